@@ -1,0 +1,147 @@
+"""What this machine can do, and what was chosen for a run: device, dtype, threads, compile. Each choice with its reason."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from lexloom.config import Config
+from lexloom.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+COMPILE_PAYS_AFTER_STEPS = 400  # compiling takes about as long as 100 to 300 steps of a small model
+
+
+class ComputeConfig(Config):
+    """Overrides of what lexloom would choose by itself."""
+
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    threads: int | Literal["auto"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What was chosen. Stored in the run and read again on resume, so that a resumed run computes the same bits."""
+
+    device: str
+    dtype: str
+    threads: int
+    compile: bool
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of the network's compute copy; masters stay fp32."""
+        return DTYPES[self.dtype]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    def apply(self) -> None:
+        """Sets the number of threads of this process."""
+        torch.set_num_threads(self.threads)
+
+    def line(self) -> str:
+        """One line for the log."""
+        why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        compiled = "compiled" if self.compile else "eager"
+        return f"{self.device}, {self.dtype}, {self.threads} threads, {compiled} ({why})"
+
+
+def choose(settings: ComputeConfig, *, steps: int) -> Compute:
+    """Picks device, dtype, threads and compile for a run of `steps`.
+
+    Raises:
+        ConfigError: a device is named that is not there.
+    """
+    reasons: dict[str, str] = {}
+    device = _device(settings.device, reasons)
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype, reasons["dtype"] = _dtype(device)
+    threads = cores() if settings.threads == "auto" else settings.threads
+    compiled = settings.compile
+    if compiled == "auto":
+        compiled, reasons["compile"] = _compile(device, steps)
+    return Compute(device, dtype, threads, compiled, reasons)
+
+
+def for_inference(device: str = "auto") -> Compute:
+    """Device and threads for answering; fp32, eager."""
+    return choose(ComputeConfig(device=device, dtype="float32", compile=False), steps=0)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _device(wanted: str, reasons: dict[str, str]) -> str:
+    if wanted == "auto":
+        reasons["device"] = "a GPU is there" if torch.cuda.is_available() else "no GPU"
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("there is no CUDA device here", got=wanted, hint="set device: cpu, or auto")
+    if wanted not in ("cpu", "cuda") and not wanted.startswith("cuda:"):
+        raise ConfigError("unknown device", expected="auto, cpu, cuda or cuda:N", got=wanted)
+    return wanted
+
+
+def _dtype(device: str) -> tuple[Literal["float32", "bfloat16"], str]:
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "the GPU computes it natively") if native else ("float32", "this GPU has no native bfloat16")
+    if "amx_bf16" in cpu_flags():
+        return "bfloat16", "the CPU has AMX"
+    return "float32", "the CPU has no AMX, where bfloat16 is slower"
+
+
+def _compile(device: str, steps: int) -> tuple[bool, str]:
+    if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return False, "no C++ compiler found"
+    if steps < COMPILE_PAYS_AFTER_STEPS:
+        return False, f"{steps} steps are too few to earn back compiling"
+    return True, f"{steps} steps earn it back"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU, as Linux names them; empty elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("flags"):
+                    return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def environment() -> dict[str, str]:
+    """What a run was made with: versions, CPU, instruction sets; kept as `environment.json`."""
+    from importlib.metadata import version
+
+    flags = cpu_flags()
+    interesting = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8") if flag in flags]
+    packages = ("lexloom", "torch", "numpy", "tokenizers", "safetensors", "pyarrow", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(cores()),
+        "instruction sets": ", ".join(interesting) or "unknown",
+        **{name: _version(version, name) for name in packages},
+    }
+
+
+def _version(version: Any, name: str) -> str:
+    try:
+        return str(version(name))
+    except Exception:  # a package run from its source tree has no metadata
+        return "not installed"

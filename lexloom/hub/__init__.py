@@ -1,0 +1,1 @@
+"""Model folders: weights both ways, bundles, cards."""

@@ -1,0 +1,175 @@
+"""Weights of a network to and from a model folder, by the architecture's one table, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from lexloom import files
+from lexloom.errors import FormatError, WeightsError
+from lexloom.models.base import Network, Weight, initialize
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD_BYTES = 5_000_000_000
+
+
+@dataclass
+class Loaded:
+    """What a folder gave to a network: names on disk that were used, ones the network lacks, and own names left without."""
+
+    used: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """One line for the log."""
+        new = f"; new: {', '.join(self.missing)}" if self.missing else ""
+        idle = f"; not used: {', '.join(self.unused[:4])}{' …' if len(self.unused) > 4 else ''}" if self.unused else ""
+        return f"{len(self.used)} tensors loaded{new}{idle}"
+
+
+def read_tensors(folder: Path | str) -> dict[str, Tensor]:
+    """All tensors of a folder, from one safetensors file or several with an index.
+
+    Raises:
+        WeightsError: there are none, an index names a file outside the folder, or only pickled weights are there.
+        FormatError: a file is damaged.
+    """
+    folder = Path(folder)
+    found: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise FormatError("these weights cannot be read", got=str(error)[:200], where=str(path)) from None
+    return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / INDEX).is_file():
+        index = files.read_json(folder / INDEX, kind="weight index")
+        names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
+        if not names or any(not isinstance(n, str) or Path(n).name != n or not n.endswith(".safetensors") for n in names):
+            raise WeightsError("the weight index names something that is no safetensors file of its folder", where=str(folder / INDEX))
+        return [folder / name for name in names]
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
+    hint = f"{pickled[0]} is a pickle, which can run code: it is never opened" if pickled else "is this a model folder?"
+    raise WeightsError(f"there is no {SINGLE}", where=str(folder), hint=hint)
+
+
+def load_into(network: Network, tensors: Mapping[str, Tensor], *, where: str = "", seed: int | None = None) -> Loaded:
+    """Fills a network with tensors under their names on disk.
+
+    Args:
+        seed: where given, what is missing is drawn from it; where None, a missing tensor is an error.
+
+    Raises:
+        WeightsError: a tensor has another shape than the network's, or one is missing.
+    """
+    available = _own_spelling(network, tensors)
+    state, report, filled = network.state_dict(), Loaded(), set()
+    for row in network.table():
+        if all(name in available for name in row.theirs):
+            found = [available[name] for name in row.theirs]
+            for name, tensor in zip(row.own, row.to_own(found) if row.to_own else found, strict=True):
+                _copy(state[name], tensor, name, row, where)
+                filled.add(name)
+            report.used += row.theirs
+        elif not _is_tied(network, row):
+            report.missing += row.own
+    report.unused = sorted(set(available) - set(report.used))
+    if report.missing and seed is None:
+        raise WeightsError("weights are missing", expected=", ".join(report.missing[:5]), got=f"{len(available)} tensors", where=where)
+    if report.missing and seed is not None:
+        initialize(network, seed, only=report.missing)
+    return report
+
+
+def _copy(target: Tensor, tensor: Tensor, name: str, row: Weight, where: str) -> None:
+    if target.shape != tensor.shape:
+        raise WeightsError(
+            f"{' + '.join(row.theirs)} does not fit {name}", expected=str(tuple(target.shape)), got=str(tuple(tensor.shape)), where=where
+        )
+    with torch.no_grad():
+        target.copy_(tensor)
+
+
+def _is_tied(network: Network, row: Weight) -> bool:
+    """True for a head's matrix that is the embedding's own: it is not stored twice."""
+    embedding = network.backbone.embedding
+    own = dict(network.named_parameters(remove_duplicate=False))
+    return embedding is not None and any(own.get(n) is embedding.weight for n in row.own if n.startswith("heads."))
+
+
+def _own_spelling(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names that the table expects: old endings renamed, the backbone's prefix added or taken away."""
+    kind = type(network.backbone)
+    found = {}
+    for name, tensor in tensors.items():
+        for old, new in kind.ALIASES:
+            if name.endswith(old):
+                name = name[: -len(old)] + new
+        found[name] = tensor
+    wanted = {name for row in network.table() for name in row.theirs}
+    return {_prefixed(name, kind.PREFIX, wanted): tensor for name, tensor in found.items()}
+
+
+def _prefixed(name: str, prefix: str, wanted: set[str]) -> str:
+    if name in wanted:
+        return name
+    if prefix + name in wanted:
+        return prefix + name
+    return name.removeprefix(prefix) if name.removeprefix(prefix) in wanted else name
+
+
+def to_disk(network: Network, masters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The network's tensors under their names on disk, contiguous, tied ones once.
+
+    Args:
+        masters: own name -> tensor to store in the place of the network's own copy (the optimizer's fp32 masters).
+    """
+    state = {**network.state_dict(), **(masters or {})}
+    found: dict[str, Tensor] = {}
+    for row in network.table():
+        if not _is_tied(network, row):
+            own = [state[name] for name in row.own]
+            tensors = row.to_theirs(own) if row.to_theirs else own
+            found.update({name: t.detach().contiguous().clone() for name, t in zip(row.theirs, tensors, strict=True)})
+    return found
+
+
+def save(network: Network, folder: Path, masters: Mapping[str, Tensor] | None = None) -> None:
+    """Writes `model.safetensors` as `save_pretrained` of the class in `transformers` does: same key set, same metadata."""
+    tensors = to_disk(network, masters)
+    total = sum(t.numel() * t.element_size() for t in tensors.values())
+    if total <= SHARD_BYTES:
+        files.write_bytes(folder / SINGLE, to_bytes(tensors, metadata={"format": "pt"}))
+        return
+    groups = _groups(tensors)
+    names = [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
+    for name, group in zip(names, groups, strict=True):
+        files.write_bytes(folder / name, to_bytes({n: tensors[n] for n in group}, metadata={"format": "pt"}))
+    places = {n: name for name, group in zip(names, groups, strict=True) for n in group}
+    files.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _groups(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, tensor in tensors.items():
+        n = tensor.numel() * tensor.element_size()
+        if groups[-1] and size + n > SHARD_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += n
+    return groups

@@ -1,0 +1,222 @@
+"""What an architecture is: config, network, heads by role, and the table of its weights' names on disk.
+
+Letters: B rows, T tokens, D width, V vocabulary, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lexloom import keys
+from lexloom.config import Config
+from lexloom.errors import ConfigError, WeightsError
+from lexloom.registry import Registry
+
+
+@dataclass
+class Output:
+    """What an encoder or decoder returns; extras are None unless asked for."""
+
+    hidden: Tensor  # (B, T, D)
+    pooled: Tensor | None = None  # (B, D)
+    layers: tuple[Tensor, ...] | None = None  # L + 1 of (B, T, D), the embeddings first
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One row of a weight table: tensors under their names on disk and under ours, with `{i}` for the number of a block.
+
+    `to_own` turns the tensors on disk into ours, `to_theirs` is its inverse; None where they are the same.
+    """
+
+    theirs: tuple[str, ...]
+    own: tuple[str, ...]
+    to_own: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
+    to_theirs: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
+    when: str = "always"  # or "tied", "untied": by the config's `tie_word_embeddings`
+
+
+def same(theirs: str, own: str) -> Weight:
+    """A tensor that differs in name only."""
+    return Weight((theirs,), (own,))
+
+
+def fused(theirs: Sequence[str], own: str) -> Weight:
+    """Tensors of equal shape on disk that are one tensor here, joined along the first dimension."""
+    n = len(theirs)
+    return Weight(tuple(theirs), (own,), lambda ts: [torch.cat(list(ts))], lambda ts: list(ts[0].chunk(n)))
+
+
+class Architecture(nn.Module):
+    """A network in one file. A subclass sets the class attributes, builds itself in `__init__`, and runs in `forward`."""
+
+    Config: ClassVar[type[Config]]
+    MODEL_TYPE: ClassVar[str]  # `model_type` of config.json
+    ABILITIES: ClassVar[frozenset[str]]  # of: encoder, decoder, cross-attention, images
+    ROLES: ClassVar[Mapping[frozenset[str], str]]  # set of head roles -> class in transformers
+    PREFIX: ClassVar[str]  # what stands before the backbone's names when there are heads
+    WEIGHTS: ClassVar[Sequence[Weight]]  # of the backbone; names on disk without PREFIX
+    HEAD_WEIGHTS: ClassVar[Mapping[str, Sequence[Weight]]]  # by role; names on disk in full
+    ALIASES: ClassVar[Sequence[tuple[str, str]]] = ()  # old endings on disk -> new ones
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    TINY: ClassVar[Mapping[str, Any]] = {}  # settings of a network for tests
+
+    config: Any
+    blocks: nn.ModuleList
+    embedding: nn.Embedding | None
+
+    def __init__(self, config: Any, *, pooler: bool = True) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, batch: Mapping[str, Tensor], *, layers: bool = False) -> Output:
+        """Runs the network on a batch; `layers` asks for every layer's states."""
+        raise NotImplementedError
+
+    def head(self, role: str, labels: int) -> nn.Module:
+        """A new head for a role; `labels` is the number of classes where that means something."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """D."""
+        raise NotImplementedError
+
+    @property
+    def max_length(self) -> int:
+        """The longest input, in tokens, special ones included."""
+        raise NotImplementedError
+
+    @classmethod
+    def pooled(cls, roles: frozenset[str]) -> bool:
+        """Whether the class in `transformers` for these roles holds the pooler."""
+        raise NotImplementedError
+
+
+ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture", "ARCHITECTURES", "lexloom.models")
+
+
+class Network(nn.Module):
+    """A backbone and its heads by role: what is trained, saved and served."""
+
+    def __init__(self, backbone: Architecture, heads: Mapping[str, nn.Module], labels: int = 2) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(heads)
+        self.labels = labels
+
+    @classmethod
+    def build(cls, kind: type[Architecture], config: Config, roles: Iterable[str], *, labels: int = 2, seed: int | None = None) -> Network:
+        """Builds backbone and heads without touching any global random state.
+
+        Args:
+            roles: head roles; together they must be a key of the architecture's ROLES.
+            labels: classes of the classification heads.
+            seed: where given, every weight is drawn from (seed, its name); where None, the weights are empty and must be loaded.
+
+        Raises:
+            ConfigError: the architecture has no such set of roles.
+        """
+        wanted = frozenset(roles)
+        if wanted not in kind.ROLES:
+            known = "; ".join(" + ".join(sorted(r)) or "none" for r in kind.ROLES)
+            raise ConfigError(f"{kind.MODEL_TYPE} has no heads {' + '.join(sorted(wanted))}", expected=known)
+        with torch.device("meta"):
+            backbone = kind(config, pooler=kind.pooled(wanted))
+            network = cls(backbone, {role: backbone.head(role, labels) for role in sorted(wanted)}, labels)
+        network.to_empty(device="cpu")
+        network.tie()
+        if seed is not None:
+            initialize(network, seed)
+        return network
+
+    def tie(self) -> None:
+        """Makes tied heads share the embedding's tensor."""
+        for head in self.heads.values():
+            if (tie := getattr(head, "tie", None)) is not None:
+                tie(self.backbone.embedding)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles of its heads."""
+        return frozenset(self.heads)
+
+    @property
+    def class_name(self) -> str:
+        """The class in `transformers` that opens this network's folder."""
+        return type(self.backbone).ROLES[self.roles]
+
+    def table(self) -> list[Weight]:
+        """The weight table of this very network: blocks numbered, prefixes in place, absent parts left out."""
+        kind, own = type(self.backbone), set(self.state_dict())
+        prefix = kind.PREFIX if self.heads else ""
+        rows = [_placed(row, i, prefix) for row in kind.WEIGHTS for i in _numbers(row, len(self.backbone.blocks))]
+        rows += [row for role in self.heads for row in kind.HEAD_WEIGHTS[role]]
+        ties = "tied" if getattr(self.backbone.config, "tie_word_embeddings", False) else "untied"
+        return [row for row in rows if row.when in ("always", ties) and all(name in own for name in row.own)]
+
+    def with_heads(self, roles: Iterable[str], *, labels: int, seed: int) -> tuple[Network, list[str]]:
+        """The same backbone under other heads; what both have keeps its weights.
+
+        Returns:
+            the new network, and the names of the parameters that are new.
+        """
+        other = Network.build(type(self.backbone), self.backbone.config, roles, labels=labels, seed=seed)
+        mine, theirs = self.state_dict(), other.state_dict()
+        shared = {n: t for n, t in mine.items() if n in theirs and theirs[n].shape == t.shape and not _is_task_head(n)}
+        other.load_state_dict(shared, strict=False)
+        other.to(next(self.parameters()).dtype)
+        return other, sorted(n for n in theirs if n not in shared)
+
+
+_PRETRAINED_HEADS = ("heads.masked-lm.", "heads.next-sentence.", "heads.causal-lm.")
+
+
+def _is_task_head(name: str) -> bool:
+    return name.startswith("heads.") and not name.startswith(_PRETRAINED_HEADS)
+
+
+def _numbers(row: Weight, blocks: int) -> Iterable[int]:
+    return range(blocks) if "{i}" in row.own[0] else range(1)
+
+
+def _placed(row: Weight, i: int, prefix: str) -> Weight:
+    theirs = tuple(prefix + name.replace("{i}", str(i)) for name in row.theirs)
+    return Weight(theirs, tuple("backbone." + name.replace("{i}", str(i)) for name in row.own), row.to_own, row.to_theirs)
+
+
+def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = None) -> None:
+    """Draws every weight from (seed, its name): normal with the config's `initializer_range`; norms start at 1, biases at 0.
+
+    Raises:
+        WeightsError: a parameter is still without storage.
+    """
+    std = getattr(getattr(network, "backbone", network).config, "initializer_range", 0.02)
+    chosen = None if only is None else set(only)
+    for name, parameter in network.named_parameters():
+        if chosen is not None and name not in chosen:
+            continue
+        if parameter.is_meta:
+            raise WeightsError(f"{name} has no storage")
+        with torch.no_grad():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" in name.rsplit(".", 2)[-2]:
+                parameter.fill_(1.0)
+            else:
+                parameter.copy_(normal(parameter.shape, seed, name, std))
+
+
+def normal(shape: Sequence[int], seed: int, name: str, std: float) -> Tensor:
+    """Normally distributed numbers as a function of (seed, name), by Box and Muller 1958. Any shape, float32."""
+    n = int(np.prod(shape))
+    u = keys.uniform(keys.key(seed, "init", name), 2 * ((n + 1) // 2)).reshape(2, -1)
+    radius, angle = np.sqrt(-2.0 * np.log1p(-u[0])), 2.0 * np.pi * u[1]
+    values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+    return torch.from_numpy((values * std).astype(np.float32)).reshape(tuple(shape))
