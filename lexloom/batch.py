@@ -89,10 +89,10 @@ def padded(
         name -> (B, T) int64, and `attention_mask` (B, T) bool.
 
     Raises:
-        LexloomError: a row is longer than `length`, or there are more rows than `size`.
+        LexloomError: a row is longer than `length`, there are more rows than `size`, or parts of a row differ in length.
     """
     lengths = [len(row["input_ids"]) for row in rows]
-    length, size = length or max(lengths, default=1), size or len(rows)
+    length, size = length or max([1, *lengths]), len(rows) if size is None else size
     if max(lengths, default=0) > length or len(rows) > size:
         raise LexloomError("rows do not fit", expected=f"{size} rows of {length}", got=f"{len(rows)} of {max(lengths)}")
     found: dict[str, Tensor] = {}
@@ -100,6 +100,8 @@ def padded(
         if all(name in row for row in rows):
             block = np.full((size, length), fill, dtype=np.int64)
             for i, row in enumerate(rows):
+                if len(row[name]) != lengths[i]:
+                    raise LexloomError(f"{name} of a row has another length than its input_ids", got=f"{len(row[name])} and {lengths[i]}")
                 block[i, : lengths[i]] = row[name]
             found[name] = torch.from_numpy(block)
     mask = np.zeros((size, length), dtype=bool)

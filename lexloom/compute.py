@@ -14,7 +14,7 @@ from lexloom.config import Config
 from lexloom.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-COMPILE_PAYS_AFTER_STEPS = 400  # compiling takes about as long as 100 to 300 steps of a small model
+COMPILE_PAYS_AFTER_STEPS = 1000  # compiling costs about a minute; a step of a small model gains a tenth of a second
 
 
 class ComputeConfig(Config):

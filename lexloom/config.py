@@ -1,6 +1,7 @@
 """Settings: frozen, unknown keys refused, every mistake at once with file:line, the nearest name and the peer's name.
 
-Files are YAML 1.2 (core schema: `no` is text, `1e-3` a number, dates are text), JSON being part of it. Each component has its own small Config.
+Files are YAML 1.2 (core schema: `no` is text, `1e-3` a number, dates are text), JSON being part of it.
+Each component has its own small Config.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Self, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from lexloom.errors import ConfigError, LexloomError, nearest
 
@@ -23,6 +26,7 @@ Place = tuple[str | int, ...]
 MAX_BYTES, MAX_NODES = 1 << 20, 50_000
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*$|0o[0-7]+$|0x[0-9a-fA-F]+$")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map", "timestamp", "value", "merge")}
 _CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 PEER_NAMES = {
@@ -70,7 +74,7 @@ PEER_NAMES = {
 class Config(BaseModel):
     """Base of every Config: frozen, strict about types, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=(), populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=(), populate_by_name=True, allow_inf_nan=False)
 
     @classmethod
     def read(cls, value: Any, document: Document | None = None, place: Place = ()) -> Self:
@@ -103,13 +107,20 @@ class Document:
 
     def where(self, place: Place) -> str:
         """`file:line:column` of a value, or of the nearest thing around it."""
-        if isinstance(origin := self.raw.get((*place, "--set")), str):
-            return f"--set {origin}"
+        for end in range(len(place), 0, -1):
+            if origin := self.raw.get((*place[:end], "--set")):
+                return f"--set {origin}"
         for end in range(len(place), -1, -1):
             if place[:end] in self.lines:
                 line, column = self.lines[place[:end]]
                 return f"{self.path}:{line}:{column}"
         return self.path
+
+    def forget(self, place: Place) -> None:
+        """Drops the lines and raw texts of a value that is replaced, and of all inside it."""
+        for known in (self.lines, self.raw):
+            for old in [old for old in known if old[: len(place)] == place]:
+                del known[old]
 
 
 def load(path: Path | str) -> Document:
@@ -129,6 +140,8 @@ def load(path: Path | str) -> Document:
         raise ConfigError("this is a folder, not a settings file", where=str(path)) from None
     except UnicodeDecodeError as error:
         raise ConfigError("this settings file is not UTF-8", got=str(error), where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError("this settings file cannot be read", got=str(error), where=str(path)) from None
     return parse(text, str(path))
 
 
@@ -141,6 +154,10 @@ def parse(text: str, path: str = "<text>") -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         raise ConfigError("this is not valid YAML", got=str(error.problem or error.context), where=where) from None
+    except ReaderError as error:
+        line, start = text.count("\n", 0, error.position) + 1, text.rfind("\n", 0, error.position)
+        got, where = f"the character {text[error.position : error.position + 1]!r}", f"{path}:{line}:{error.position - start}"
+        raise ConfigError("this is not valid YAML", got=got, where=where) from None
     except (YAMLError, RecursionError) as error:
         raise ConfigError("this is not valid YAML", got=str(error)[:200], where=path) from None
     document = Document(path, None)
@@ -158,7 +175,9 @@ class _Reader:
         self.nodes += 1
         if self.nodes > MAX_NODES or len(place) > 60:
             raise ConfigError("this settings file is too deep or refers to itself too often", where=self.document.path)
-        self.document.lines.setdefault(place, (node.start_mark.line + 1, node.start_mark.column + 1))
+        self.document.lines.setdefault(place, _mark(node))
+        if node.tag not in _TAGS:
+            raise self.error("tags are not used here", node, got=node.tag)
         if isinstance(node, MappingNode):
             return self.mapping(node, place)
         if isinstance(node, SequenceNode):
@@ -167,14 +186,15 @@ class _Reader:
 
     def mapping(self, node: MappingNode, place: Place) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
+        seen: set[str] = set()
         for key_node, value_node in node.value:
             key = self.scalar(key_node, (*place, "?")) if isinstance(key_node, ScalarNode) else None
-            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key, str | int | float) or isinstance(key, bool):
-                raise ConfigError("keys are words or numbers", where=f"{self.document.path}:{mark[0]}:{mark[1]}")
-            if key in found:
-                raise ConfigError(f"the key {key!r} stands twice", where=f"{self.document.path}:{mark[0]}:{mark[1]}")
-            self.document.lines[(*place, str(key))] = mark
+                raise self.error("keys are words or numbers", key_node)
+            if str(key) in seen:
+                raise self.error(f"the key {key!r} stands twice", key_node)
+            seen.add(str(key))
+            self.document.lines[(*place, str(key))] = _mark(key_node)
             found[key] = self.read(value_node, (*place, str(key)))
         return found
 
@@ -182,8 +202,23 @@ class _Reader:
         text = node.value
         self.document.raw[place] = text
         if not isinstance(node, ScalarNode) or node.style in ("'", '"', "|", ">"):
-            return text
-        return plain_scalar(text)
+            try:
+                # JSON writes a character beyond the first 65,536 as two escapes, which YAML leaves apart.
+                return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                raise self.error("this text holds half a character (a lone surrogate)", node) from None
+        try:
+            return plain_scalar(text)
+        except ValueError:
+            raise self.error("this number is too long", node) from None
+
+    def error(self, problem: str, node: Node, got: str | None = None) -> ConfigError:
+        line, column = _mark(node)
+        return ConfigError(problem, got=got, where=f"{self.document.path}:{line}:{column}")
+
+
+def _mark(node: Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def plain_scalar(text: str) -> Any:
@@ -193,7 +228,7 @@ def plain_scalar(text: str) -> Any:
     if _INTEGER.match(text):
         return int(text.replace("_", ""), 0) if text[:2] in ("0o", "0x") else int(text.replace("_", ""))
     if _FLOAT.match(text):
-        return float(text.replace("_", "").replace(".inf", "inf").replace(".Inf", "inf").replace(".nan", "nan"))
+        return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text
 
 
@@ -201,7 +236,7 @@ def override(document: Document, settings: Sequence[str]) -> None:
     """Applies `a.b=c` settings to a document in place; values are read as YAML.
 
     Raises:
-        ConfigError: a setting has no `=`, or goes through something that is no mapping.
+        ConfigError: a setting has no `=`, or goes through something that is no mapping and no list that long.
     """
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -216,24 +251,29 @@ def override(document: Document, settings: Sequence[str]) -> None:
 def _assign(document: Document, parts: list[str], value: Any, setting: str) -> None:
     here: Any = document.data
     place: Place = ()
-    for part in parts[:-1]:
-        key = int(part) if isinstance(here, list) and part.isdigit() and int(part) < len(here) else part
-        if isinstance(here, dict):
-            if here.get(key) is None:
-                here[key] = {}
-            here = here[key]
-        elif isinstance(here, list) and isinstance(key, int):
-            here = here[key]
-        else:
-            raise ConfigError(f"{'.'.join(map(str, place)) or 'this'} has no keys", got=setting, where="--set")
-        place = (*place, key)
-    last: Any = int(parts[-1]) if isinstance(here, list) and parts[-1].isdigit() else parts[-1]
-    try:
-        here[last] = value
-    except (TypeError, IndexError):
-        raise ConfigError(f"{'.'.join(parts[:-1])} has no keys", got=setting, where="--set") from None
-    document.raw[tuple(parts)] = setting.partition("=")[2]
-    document.raw[(*parts, "--set")] = setting
+    for i, part in enumerate(parts):
+        key = _key(here, part, ".".join(parts[:i]) or "this", setting)
+        place = (*place, key if isinstance(here, list) else part)
+        if i == len(parts) - 1:
+            here[key] = value
+        elif isinstance(here, dict) and here.get(key) is None:
+            here[key] = {}
+        here = here[key]
+    document.forget(place)
+    document.raw[place] = setting.partition("=")[2]
+    document.raw[(*place, "--set")] = setting
+
+
+def _key(here: Any, part: str, name: str, setting: str) -> Any:
+    """The key or index that `part` stands for in a mapping (whose keys may be numbers) or list."""
+    if isinstance(here, dict):
+        return next((key for key in here if str(key) == part), part)
+    if not isinstance(here, list):
+        raise ConfigError(f"{name} has no keys", got=setting, where="--set")
+    if not part.isdecimal() or int(part[:9]) >= len(here):
+        expected = f"0 to {len(here) - 1} in place of {part}" if here else None
+        raise ConfigError(f"{name} is a list of {len(here)}", expected=expected, got=setting, where="--set")
+    return int(part)
 
 
 def attempt(kind: type[C], value: Any, document: Document | None = None, place: Place = ()) -> tuple[C, list[LexloomError]]:
@@ -242,11 +282,40 @@ def attempt(kind: type[C], value: Any, document: Document | None = None, place: 
         text = json.dumps(value, default=str)
         return kind.model_validate_json(text), []
     except ValidationError as error:
-        return None, [_translate(kind, entry, document, place) for entry in error.errors()]  # type: ignore[return-value]
+        entries = _merged(json.loads(text), error.errors())
+        return None, [_translate(kind, entry, document, place) for entry in entries]  # type: ignore[return-value]
+
+
+def _merged(value: Any, entries: Sequence[Any]) -> list[Any]:
+    """The errors by place in `value`: what pydantic says once for each member of a union is said once.
+
+    Where a value has one member's type, errors inside it tell more than that it has not the other members' type.
+    """
+    by_place: dict[tuple[Place, str], Any] = {}
+    for entry in entries:
+        place = _place_in(value, entry)
+        special = entry["type"] if entry["type"] in ("extra_forbidden", "missing") else ""
+        first = by_place.setdefault((place, special), {**entry, "place": place, "expected": []})
+        if (expected := _expected(entry)) not in first["expected"]:
+            first["expected"].append(expected)
+    around = {place[:end] for place, _ in by_place for end in range(len(place))}
+    return [entry for (place, _), entry in by_place.items() if place not in around]
+
+
+def _place_in(value: Any, entry: Any) -> Place:
+    """Where in `value` an error is, without the names of a union's members that pydantic puts between."""
+    place: Place = ()
+    location = entry["loc"]
+    for i, part in enumerate(location):
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+            value, place = value[part], (*place, part)
+        elif entry["type"] == "missing" and i == len(location) - 1:
+            place = (*place, part)
+    return place
 
 
 def _translate(kind: type[BaseModel], entry: Any, document: Document | None, place: Place) -> ConfigError:
-    path: Place = (*place, *entry["loc"])
+    path: Place = (*place, *entry["place"])
     where = document.where(path) if document else ".".join(map(str, path)) or kind.__name__
     name = ".".join(map(str, path)) or "this"
     got = document.raw.get(path, repr(entry["input"])) if document else repr(entry["input"])
@@ -254,11 +323,12 @@ def _translate(kind: type[BaseModel], entry: Any, document: Document | None, pla
         return _unknown_key(kind, entry["loc"], name, where)
     if entry["type"] == "missing":
         return ConfigError(f"{name} is missing", where=where)
-    return ConfigError(f"{name} is not right", expected=_expected(entry), got=f"{got}"[:200], where=where, hint=_value_hint(entry))
+    expected = " or ".join(entry["expected"])
+    return ConfigError(f"{name} is not right", expected=expected, got=f"{got}"[:200], where=where, hint=_value_hint(entry))
 
 
 def _unknown_key(kind: type[BaseModel], location: Place, name: str, where: str) -> ConfigError:
-    key, known = str(location[-1]), sorted(_fields_at(kind, location[:-1]))
+    key, known = str(location[-1]), sorted(set(_fields_at(kind, location[:-1])))
     peer = PEER_NAMES.get(key)
     guess = peer if peer and (peer.split(".")[0] in known or not known or " " in peer) else nearest(key, known)
     hint = f"did you mean {guess!r}?" if guess else (f"lexloom calls this {peer!r}" if peer else None)
@@ -266,28 +336,35 @@ def _unknown_key(kind: type[BaseModel], location: Place, name: str, where: str) 
 
 
 def _fields_at(kind: Any, location: Place) -> list[str]:
+    """The settings that may stand at a place below a Config; none where that place is no Config."""
+    found = [kind]
     for part in location:
-        kind = _inner(kind, part)
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [info.alias or name for name, info in kind.model_fields.items()]
-    return []
+        found = [inner for one in found for inner in _inner(one, part)]
+    models = [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
+    return [info.alias or name for model in models for name, info in model.model_fields.items()]
 
 
-def _inner(kind: Any, part: str | int) -> Any:
+def _inner(kind: Any, part: str | int) -> list[Any]:
+    """The types of what stands under `part`: a field of a Config, an entry of a mapping or a list; unions give several.
+
+    Where pydantic names the chosen member of a union in a place, that part is passed over.
+    """
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         for name, info in kind.model_fields.items():
             if part in (name, info.alias):
-                return _first_model(info.annotation)
-    return kind
+                return _members(info.annotation)
+        return [kind] if part == kind.__name__ else []
+    arguments = getattr(kind, "__args__", ())
+    if getattr(kind, "__origin__", None) in (dict, list) and arguments:
+        return [kind] if isinstance(part, str) and part.startswith("list[") else _members(arguments[-1])
+    return []
 
 
-def _first_model(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _first_model(inner)) is not None:
-            return found
-    return None
+def _members(annotation: Any) -> list[Any]:
+    """The members of a union, or the type itself."""
+    if isinstance(annotation, UnionType) or getattr(annotation, "__origin__", None) is Union:
+        return list(annotation.__args__)
+    return [annotation]
 
 
 _WORDS = {
@@ -327,8 +404,10 @@ def _value_hint(entry: Any) -> str | None:
 
 
 def _sibling(path: Path) -> str | None:
-    folder = path.parent if path.parent.is_dir() else None
-    guess = nearest(path.name, [p.name for p in folder.iterdir()]) if folder else None
+    try:
+        guess = nearest(path.name, [p.name for p in path.parent.iterdir()])
+    except OSError:
+        return None
     return f"did you mean {path.with_name(guess)}?" if guess else None
 
 

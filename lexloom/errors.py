@@ -56,7 +56,8 @@ class ConfigError(LexloomError):
         if len(errors) == 1 and isinstance(errors[0], cls):
             return errors[0]
         head = [f"{len(errors)} problems:"] if len(errors) > 1 else []
-        return cls("\n".join([*head, *(error.render() for error in errors)]))
+        tail = [f"… and {len(errors) - 100} more"] if len(errors) > 100 else []
+        return cls("\n".join([*head, *(error.render() for error in errors[:100]), *tail]))
 
 
 class DataError(LexloomError):

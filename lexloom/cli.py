@@ -1,0 +1,286 @@
+"""The command line: parse, call, print. Every verb is a function in `lexloom.runs.verbs`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lexloom.console import Console
+from lexloom.errors import ConfigError, LexloomError
+
+app = typer.Typer(
+    name="lexloom",
+    help="Weave language models from your own text: one recipe from raw text to a model in use, with nothing downloaded.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, a.b=value; may be given often.", metavar="A.B=VALUE")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe name> if not given.")]
+Seed = Annotated[int, typer.Option(help="Everything random is a function of it.")]
+
+
+def _console(quiet: bool, verbose: bool, json: bool) -> Console:
+    return Console(quiet=quiet, verbose=verbose, json=json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    set_: Settings = None,
+    out: Out = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which stages would run and why; write nothing.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Run a recipe: all stages; finished ones are reused, an interrupted one resumes."""
+    from lexloom.runs import verbs
+
+    console = _console(quiet, verbose, json)
+    found = verbs.run(recipe, out=out, settings=set_ or [], dry_run=dry_run, console=console)
+    if isinstance(found, list):
+        console.table({"stage": "stage", "what": "what happens", "folder": "folder"}, found)
+    else:
+        _show_run(console, found)
+
+
+@app.command()
+def demo(out: Out = None, quiet: Quiet = False, verbose: Verbose = False, json: Json = False) -> None:
+    """Make models of the documentation inside your own Python: a few minutes, no data needed."""
+    from lexloom.runs import verbs
+
+    console = _console(quiet, verbose, json)
+    found = verbs.demo(out, console=console)
+    if json:
+        console.result({"run": str(found)})
+
+
+@app.command()
+def prepare(
+    sources: Annotated[list[Path], typer.Argument(help="Files or folders: txt, jsonl, csv, tsv, Parquet; gz and zst too.")],
+    out: Annotated[Path, typer.Option("--out", help="The corpus folder to write.")],
+    set_: Settings = None,
+    seed: Seed = 1,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Clean, de-duplicate and split texts into a corpus. Settings: --set language=zh, --set columns.text=body, …"""
+    from lexloom.runs import verbs
+
+    console = _console(quiet, verbose, json)
+    corpus = verbs.prepare(sources, out, seed=seed, console=console, **_block(set_))  # type: ignore[arg-type]
+    console.result(corpus.report, str(corpus))
+
+
+@app.command()
+def tokenizer(
+    corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The tokenizer folder to write.")],
+    kind: Annotated[str, typer.Option(help="wordpiece, bpe, byte-bpe or word.")] = "wordpiece",
+    vocab_size: Annotated[str, typer.Option(help="How many tokens.")] = "16000",
+    set_: Settings = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Train a tokenizer on a corpus."""
+    from lexloom.files import read_json
+    from lexloom.runs import verbs
+
+    console = _console(quiet, verbose, json)
+    settings = _block([f"kind={kind}", f"vocab_size={vocab_size}", *(set_ or [])])
+    verbs.tokenizer(corpus, out, **settings)
+    report = read_json(out / "report.json")
+    pieces = f"{report['characters_per_token']:.2f} characters a token, {100 * report['unk_rate']:.3f} % unknown"
+    console.result(report, f"{report['vocab_size']:,} tokens, {pieces}, in {out}")
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    set_: Settings = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Run a recipe up to the end of pre-training; the model is RUN/bundle."""
+    from lexloom.runs import verbs
+
+    console = _console(quiet, verbose, json)
+    _show_run(console, verbs.pretrain(recipe, out=out, settings=set_ or [], console=console))
+
+
+@app.command()
+def finetune(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to start from.")],
+    train: Annotated[Path, typer.Option(help="Labelled rows to learn from.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder; the model is RUN/bundle.")],
+    task: Annotated[str, typer.Option(help="The task; `lexloom list tasks` shows them.")] = "text-classification",
+    validation: Annotated[Path | None, typer.Option(help="Rows to choose by; a tenth of the training rows if not given.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Rows to score on.")] = None,
+    set_: Settings = None,
+    seed: Seed = 1,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a bundle for a task: --set train.epochs=3, --set settings.long_texts=windows, …"""
+    from lexloom.runs import verbs
+
+    console = _console(quiet, verbose, json)
+    splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
+    _show_run(console, verbs.finetune(bundle, task=task, out=out, settings=set_ or [], seed=seed, console=console, **splits))
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    data: Annotated[Path, typer.Argument(help="Labelled rows.")],
+    against: Annotated[Path | None, typer.Option(help="Another bundle: adds the paired interval of the difference.")] = None,
+    by: Annotated[str | None, typer.Option(help="A column: scores for each of its values too.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Score a bundle: n, metrics with 95 % intervals, baselines beside them."""
+    from lexloom.runs import verbs
+    from lexloom.runs.evaluate import show
+
+    show(verbs.evaluate(bundle, data, against=against, by=by), _console(quiet, verbose, json))
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.")] = None,
+    input_: Annotated[Path | None, typer.Option("--input", help="A file of rows: jsonl, csv, tsv, Parquet, txt.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Where the rows with their answers go.")] = None,
+    pair: Annotated[list[str] | None, typer.Option(help="The second text of each, for tasks on pairs.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Answer texts, or every row of a file; an interrupted file goes on where it stopped."""
+    from lexloom.runs import verbs
+    from lexloom.runs.predict import show
+
+    console = _console(quiet, verbose, json)
+    if input_ is not None:
+        if output is None or texts:
+            raise ConfigError("--input goes with --output, and without texts", hint=f"add --output {input_.stem}-answers.jsonl")
+        verbs.predict_file(bundle, input_, output, console=console)
+        console.result({"output": str(output)}, f"answers: {output}")
+        return
+    if not texts:
+        raise ConfigError("there is nothing to answer", hint='give a text in quotes, or --input FILE --output FILE')
+    options = {"pairs": pair} if pair else {}
+    show(texts, verbs.predict(bundle, list(texts), **options), console)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A recipe, or a file or folder of data.")],
+    set_: Settings = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Look before anything runs: faults of the data, overlap of train and test, memory, disk, steps."""
+    from lexloom.runs import verbs
+    from lexloom.runs.check import show
+
+    console = _console(quiet, verbose, json)
+    found = verbs.check(path, settings=set_ or [], console=console)
+    show(found, console)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def report(
+    run_: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    text: Annotated[bool, typer.Option("--text", help="Print the facts instead.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Write RUN/report.html: data, curves, scores, examples; one plain file that opens from disk."""
+    from lexloom.runs import verbs
+    from lexloom.runs.report import text_report
+
+    console = _console(quiet, verbose, json)
+    path = verbs.report(run_)
+    console.result({"report": str(path)}, text_report(run_) if text else str(path))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="models, objectives or tasks.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Show what recipes can name, one line each."""
+    from lexloom.runs import verbs
+
+    _console(quiet, verbose, json).table({"kind": "kind", "name": "name", "what": "what it is"}, verbs.components(kind))
+
+
+def _block(settings: list[str] | None) -> dict[str, Any]:
+    """`a.b=value` texts as nested settings."""
+    from lexloom import config
+
+    document = config.Document("--set", {})
+    config.override(document, settings or [])
+    return dict(document.data)
+
+
+def _show_run(console: Console, folder: Path) -> None:
+    from lexloom.runs.report import text_report
+
+    console.result({"run": str(folder)}, text_report(folder))
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is a message and an exit code, never a traceback.
+
+    Exit 0 done, 1 failure, 2 usage or configuration, 3 bad data, 130 and 143 interrupted with the checkpoint saved.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # `tokenizers` brings a network client along; here it stays off
+    console = Console(json="--json" in sys.argv)
+    try:
+        app(standalone_mode=True)
+    except LexloomError as error:
+        console.error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        console.error(LexloomError(f"{error.strerror or error}", where=str(error.filename) if error.filename else None))
+        sys.exit(1)
+    except Exception as error:
+        if "--verbose" in sys.argv or "-v" in sys.argv:
+            traceback.print_exc()
+        console.error(LexloomError(f"this is a fault of lexloom: {type(error).__name__}: {error}", hint="run it again with -v for where"))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

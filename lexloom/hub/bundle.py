@@ -1,0 +1,285 @@
+"""Bundle: a model folder in Hugging Face layout, opened, used and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import lexloom
+from lexloom import compute, files
+from lexloom.errors import FormatError, LexloomError, WeightsError
+from lexloom.hub import card, weights
+from lexloom.hub.pooling import Pooling
+from lexloom.models.base import ARCHITECTURES, Architecture, Network
+from lexloom.objectives.base import Vocabulary
+from lexloom.tasks.base import TASKS, Task, run
+from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
+from lexloom.tasks.tfidf import TfidfClassifier
+from lexloom.text.tokenizer import Tokenizer
+
+OWN = "lexloom.json"
+# Settings on disk that change what a network computes, and the only values this version computes.
+_SUPPORTED = {"position_embedding_type": ("absolute", None), "is_decoder": (False, None), "add_cross_attention": (False, None)}
+# The task that a class answers where the folder does not say.
+_TASK_OF_ROLE = {"sequence-classification": "text-classification", "masked-lm": "fill-mask"}
+
+
+@dataclass
+class Bundle:
+    """A network with its tokenizer and its task.
+
+    Attributes:
+        network: backbone and heads; `model` is another name for it.
+        tokenizer: the text side.
+        task: what it answers, or None for a bare encoder.
+        pooling: how `embed` makes one vector of the token states.
+        extra: settings of `config.json` that lexloom does not use, kept and written back.
+        about: what `lexloom.json` says: recipe, provenance, scores.
+        loaded: what was found and what was missing when it was opened.
+    """
+
+    network: Network
+    tokenizer: Tokenizer
+    task: Task | None = None
+    pooling: Pooling | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    loaded: weights.Loaded = field(default_factory=weights.Loaded)
+
+    @property
+    def model(self) -> Network:
+        """The network."""
+        return self.network
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names in the order of their ids."""
+        return self.task.labels if self.task else []
+
+    @property
+    def max_length(self) -> int:
+        """The longest input in tokens: the least that network, tokenizer and pooling files allow."""
+        limits = [self.network.backbone.max_length, self.tokenizer.model_max_length]
+        return min([limit for limit in [*limits, self.pooling.max_length if self.pooling else None] if limit])
+
+    @classmethod
+    def load(cls, folder: Path | str, *, roles: frozenset[str] | None = None, seed: int = 0) -> Bundle:
+        """Opens a folder that lexloom, `transformers` or `sentence-transformers` saved.
+
+        Args:
+            roles: heads to build in the place of those that `architectures` names; new ones are drawn from `seed`.
+
+        Raises:
+            WeightsError: no such folder, an architecture lexloom does not have, or weights that do not fit.
+            FormatError: a file is damaged, or a newer lexloom wrote it.
+        """
+        folder = Path(folder)
+        settings = _settings(folder)
+        kind = _architecture(settings, folder)
+        config, extra = _split(kind, settings)
+        own = _own(folder)
+        labels = _labels(settings)
+        wanted = _roles(kind, settings) if roles is None else roles
+        network = Network.build(kind, config, wanted, labels=len(labels) or 2)
+        loaded = weights.load_into(network, weights.read_tensors(folder), where=str(folder), seed=seed if roles is not None else None)
+        tokenizer = Tokenizer.load(folder)
+        _check_fit(network, tokenizer, folder)
+        task = _task(own, wanted, labels, tokenizer)
+        return cls(network.float(), tokenizer, task, Pooling.load(folder), extra, own.get("about", {}), loaded)
+
+    def save(self, folder: Path | str, *, masters: Mapping[str, Tensor] | None = None) -> Path:
+        """Writes the folder, whole or not at all, so that `transformers` opens it as it is.
+
+        Args:
+            masters: own name -> fp32 tensor to store in the place of the network's compute copy.
+
+        Raises:
+            LexloomError: there is a folder with other files at that place.
+        """
+        folder = Path(folder)
+        with files.new_folder(folder, kind="bundle") as new:
+            weights.save(self.network, new, masters)
+            files.write_json(new / "config.json", self.settings())
+            self.tokenizer.save(new)
+            if self.pooling is not None:
+                self.pooling.save(new, self.network.backbone.width)
+            files.write_json(new / OWN, self._own_json())
+            files.write_text(new / "README.md", self._card(folder.resolve().name))
+        return folder
+
+    def settings(self) -> dict[str, Any]:
+        """`config.json` as `transformers` reads it."""
+        backbone = self.network.backbone
+        found = {**self.extra, **backbone.config.plain(), "model_type": backbone.MODEL_TYPE, "dtype": "float32"}
+        found["architectures"] = [self.network.class_name]
+        if self.labels:
+            found["id2label"] = {str(i): label for i, label in enumerate(self.labels)}
+            found["label2id"] = {label: i for i, label in enumerate(self.labels)}
+            found["problem_type"] = getattr(self.task, "problem_type", None)
+        return found
+
+    def _own_json(self) -> dict[str, Any]:
+        task = None
+        if self.task is not None:
+            task = {"name": _name_of(self.task), "config": self.task.config.plain(), "labels": self.labels}
+        return {"format": files.FORMAT, "lexloom": lexloom.__version__, "task": task, "about": self.about}
+
+    def _card(self, name: str) -> str:
+        n = sum(p.numel() for p in self.network.parameters())
+        about = {"pipeline": getattr(self.task, "pipeline", None), **self.about}
+        return card.card(name, about, parameters=n, class_name=self.network.class_name, max_length=self.max_length)
+
+    def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]], pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
+        """Answers, one a text and in order, shaped like those of the `transformers` pipeline for the task.
+
+        Args:
+            texts: texts, or rows with the task's columns.
+            pairs: the second text of each, for tasks on pairs.
+            options: what the task takes, such as `top_k`.
+
+        Raises:
+            LexloomError: the bundle has no task, or `texts` is one string.
+        """
+        if self.task is None:
+            raise LexloomError("this bundle has no task to answer; it can embed texts", hint="bundle.embed(texts)")
+        rows = as_rows(texts, pairs)
+        return self.task.predict(self.network, self.tokenizer, rows, max_length=self.max_length, **options)
+
+    def embed(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> np.ndarray:
+        """One vector a text: (N, D) float32, pooled as the folder's files say, else the mean over the tokens.
+
+        Texts beyond `max_length` tokens are cut.
+        """
+        if isinstance(texts, str):
+            raise LexloomError("embed takes a list of texts", got=repr(texts)[:60])
+        pooling = self.pooling or Pooling()
+        rows = self.tokenizer.encode(list(texts), max_length=self.max_length)
+        found = run(self.network, rows, self.tokenizer.fills, pooling, batch_tokens=batch_tokens)
+        return np.stack(found) if found else np.zeros((0, self.network.backbone.width), dtype=np.float32)
+
+    def to(self, device: str) -> Bundle:
+        """The same bundle with its network on another device."""
+        self.network.to(compute.for_inference(device).device)
+        return self
+
+    def with_task(self, task: Task, *, seed: int) -> tuple[Bundle, list[str]]:
+        """The same encoder under the head of a task; also the names of the parameters that are new."""
+        network, new = self.network.with_heads(task.roles, labels=len(task.labels), seed=seed)
+        return replace(self, network=network, task=task, pooling=None, about={}), new
+
+
+def load(folder: Path | str) -> Bundle | TfidfClassifier:
+    """Opens a bundle, or any model folder lexloom has the architecture of; the TF-IDF baseline is a bundle too."""
+    folder = Path(folder)
+    settings = _settings(folder)
+    if settings.get("model_type") == TFIDF:
+        return TfidfClassifier.load(folder)
+    return Bundle.load(folder)
+
+
+def as_rows(texts: Sequence[Any], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Texts, pairs or rows as rows with `text` and `pair`.
+
+    Raises:
+        LexloomError: one string was given, an entry is neither text nor row, or the pairs are of another number.
+    """
+    if isinstance(texts, str):
+        raise LexloomError("predict takes a list of texts", got=repr(texts)[:60], hint="put it in brackets: [text]")
+    if pairs is not None and len(pairs) != len(texts):
+        raise LexloomError("each text needs its pair", expected=f"{len(texts)} pairs", got=str(len(pairs)))
+    rows = [dict(text) if isinstance(text, Mapping) else {"text": text} for text in texts]
+    for i, row in enumerate(rows):
+        if not isinstance(texts[i], str | Mapping):
+            raise LexloomError("a text is a string", got=f"{type(texts[i]).__name__} at place {i}")
+        if pairs is not None:
+            row["pair"] = pairs[i]
+    return rows
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        hint = "a run's bundle lies in RUN/…/bundle" if folder.is_dir() else None
+        raise WeightsError("this is not a model folder: it has no config.json", where=str(folder), hint=hint)
+    found = files.read_json(folder / "config.json", kind="model config", max_bytes=1 << 24)
+    if not isinstance(found, dict):
+        raise FormatError("config.json is not a mapping", where=str(folder))
+    return found
+
+
+def _architecture(settings: Mapping[str, Any], folder: Path) -> type[Architecture]:
+    where = str(folder / "config.json")
+    for name, allowed in _SUPPORTED.items():
+        if settings.get(name) not in allowed and name in settings:
+            raise WeightsError(f"{name} is not supported", expected=str(allowed[0]), got=str(settings[name]), where=where)
+    for name in ARCHITECTURES.names():
+        if ARCHITECTURES.get(name).MODEL_TYPE == settings.get("model_type"):
+            return ARCHITECTURES.get(name)
+    known = ", ".join(ARCHITECTURES.names())
+    raise WeightsError("lexloom does not have this architecture", expected=known, got=str(settings.get("model_type")), where=where)
+
+
+def _split(kind: type[Architecture], settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    known = set(kind.Config.model_fields)
+    config = kind.Config.read({name: value for name, value in settings.items() if name in known})
+    ours = {"model_type", "architectures", "id2label", "label2id", "problem_type", "dtype", "torch_dtype", "_name_or_path"}
+    return config, {name: value for name, value in settings.items() if name not in known | ours}
+
+
+def _roles(kind: type[Architecture], settings: Mapping[str, Any]) -> frozenset[str]:
+    classes = {name: roles for roles, name in kind.ROLES.items()}
+    named = (settings.get("architectures") or [None])[0]
+    return classes.get(named, frozenset()) if isinstance(named, str) else frozenset()
+
+
+def _labels(settings: Mapping[str, Any]) -> list[str]:
+    names = settings.get("id2label")
+    if isinstance(names, Mapping) and names:
+        return [str(names.get(str(i), names.get(i, f"LABEL_{i}"))) for i in range(len(names))]
+    return [f"LABEL_{i}" for i in range(min(int(settings.get("num_labels", 2)), 100_000))]
+
+
+def _own(folder: Path) -> dict[str, Any]:
+    if not (folder / OWN).is_file():
+        return {}
+    found = files.read_json(folder / OWN, kind="bundle description")
+    files.check_format(found, folder / OWN)
+    return dict(found)
+
+
+def _task(own: Mapping[str, Any], roles: frozenset[str], labels: list[str], tokenizer: Tokenizer) -> Task | None:
+    vocabulary = Vocabulary.of(tokenizer)
+    if own.get("task"):
+        kind = TASKS.get(own["task"]["name"])
+        return kind(kind.Config.read(own["task"]["config"]), vocabulary, own["task"]["labels"])
+    for role, name in _TASK_OF_ROLE.items():
+        if role in roles:
+            kind = TASKS.get(name)
+            return kind(kind.Config(), vocabulary, labels if role.endswith("classification") else ())
+    return None
+
+
+def _name_of(task: Task) -> str:
+    return next(name for name in TASKS.names() if isinstance(task, TASKS.get(name)))
+
+
+def _check_fit(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
+    embedding = network.backbone.embedding
+    if embedding is not None and len(tokenizer) > embedding.num_embeddings:
+        raise WeightsError(
+            "the tokenizer does not fit the model",
+            expected=f"at most {embedding.num_embeddings} tokens, the rows of the embedding",
+            got=f"{len(tokenizer)} tokens",
+            where=str(folder),
+            hint="take the tokenizer that the model was trained with",
+        )
+
+
+def parameters(network: torch.nn.Module) -> int:
+    """How many numbers a network holds, tied ones counted once."""
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,1 @@
+"""Objectives: rows -> batch -> sums of losses; one a file."""

@@ -1,0 +1,93 @@
+"""What an objective is: rows -> batch -> {part: loss sum}, with each part's denominator in `batch.counts`.
+
+Letters: B rows, T tokens, M predicted positions a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lexloom import keys
+from lexloom.batch import Batch
+from lexloom.config import Config
+from lexloom.keys import Keys
+from lexloom.models.base import Output
+from lexloom.registry import Registry
+
+Row = Mapping[str, Any]
+"""One row as a plain mapping: `id`, `input_ids`, `token_type_ids`, `special`, labels …"""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What an objective knows of a tokenizer: the size, the ids of special tokens by role, and what stands at padding."""
+
+    size: int
+    mask: int | None
+    special: frozenset[int]
+    fills: Mapping[str, int]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Vocabulary:
+        """Reads it off a lexloom tokenizer."""
+        return cls(len(tokenizer), tokenizer.mask_id, frozenset(tokenizer.special_ids), tokenizer.fills)
+
+
+class Objective:
+    """A training goal. A subclass is one file: its Config, what it needs, `collate`, and `loss`.
+
+    Attributes of a subclass:
+        needs: abilities of the architecture it works on.
+        rows: the kind of row it wants: `block`, `sentence-pair` or `labelled`.
+        roles: the heads it asks the architecture for.
+        parts: the names of its losses, each with its weight in the total.
+        couples: which rows must not be parted: `row` (none), `group`, `batch`.
+    """
+
+    Config: ClassVar[type[Config]] = Config
+    needs: ClassVar[frozenset[str]] = frozenset({"encoder"})
+    rows: ClassVar[str] = "block"
+    roles: ClassVar[tuple[str, ...]] = ()
+    parts: Mapping[str, float] = {}
+    couples: ClassVar[str] = "row"
+
+    def __init__(self, config: Any, vocabulary: Vocabulary) -> None:
+        self.config, self.vocabulary = config, vocabulary
+
+    def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
+        """A batch out of rows: a pure function of its arguments.
+
+        Args:
+            rows: at most `size`; the rest of the batch is padding that counts 0.
+            row_keys: (len(rows),) uint64, one key a row: all that is random comes from them.
+            length: T, the shape to pad to.
+            size: B, the shape to pad to.
+        """
+        raise NotImplementedError
+
+    def loss(self, output: Output, batch: Mapping[str, Tensor], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """The sum of each part's loss over the batch, in fp32, to be divided by its count over all micro-batches and ranks."""
+        raise NotImplementedError
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", "OBJECTIVES", "lexloom.objectives")
+
+
+def dropout_keys(row_keys: Keys, size: int) -> Tensor:
+    """The two 32-bit words a row that `nn.dropout` takes, out of the rows' keys: (n,) uint64 -> (size, 2) int32."""
+    words = keys.mix(row_keys ^ np.uint64(0xD6E8FEB86659FD93))
+    found = np.zeros((size, 2), dtype=np.uint32)
+    found[: len(words), 0] = words & np.uint64(0xFFFFFFFF)
+    found[: len(words), 1] = words >> np.uint64(32)
+    return torch.from_numpy(found.view(np.int32))
+
+
+def at_least_fp32(logits: Tensor) -> Tensor:
+    """Losses are summed in fp32, or in fp64 where the network computes so."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,0 +1,93 @@
+"""Masked language modelling (Devlin et al. 2018): some tokens are hidden, the encoder says what they were.
+
+Masks are drawn anew from the keys at every visit (Liu et al. 2019, "dynamic masking"). Only the masked positions go through
+the head: M = round(rate · T) places a row, the unused ones at weight 0, so that shapes stay fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from lexloom import keys
+from lexloom.batch import Batch, padded
+from lexloom.config import Config
+from lexloom.errors import TokenizerError
+from lexloom.keys import Keys
+from lexloom.models.base import Output
+from lexloom.objectives.base import OBJECTIVES, Objective, Row, Vocabulary, at_least_fp32, dropout_keys
+
+
+class MaskedLMConfig(Config):
+    """How much is masked, and by what."""
+
+    rate: float = Field(0.15, gt=0, lt=1)
+    replaced_by_mask: float = Field(0.8, ge=0, le=1)
+    replaced_by_random: float = Field(0.1, ge=0, le=1)
+    weight: float = Field(1.0, gt=0)
+
+
+@OBJECTIVES.register("masked-lm")
+class MaskedLM(Objective):
+    """Predict hidden tokens from both sides (Devlin et al. 2018); of the chosen, 80 % [MASK], 10 % random, 10 % as they were."""
+
+    Config = MaskedLMConfig
+    rows = "block"
+    roles: ClassVar[tuple[str, ...]] = ("masked-lm",)
+
+    def __init__(self, config: MaskedLMConfig, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        self.parts = {"masked-lm": config.weight}
+        if vocabulary.mask is None:
+            raise TokenizerError("masked-lm needs a mask token", hint="train the tokenizer with lexloom tokenizer, or add a mask token")
+        ordinary = sorted(set(range(vocabulary.size)) - vocabulary.special)
+        self.ordinary = np.asarray(ordinary, dtype=np.int64)
+
+    def places(self, length: int) -> int:
+        """M, the fixed number of predicted positions of a row of `length`."""
+        return max(1, round(self.config.rate * length))
+
+    def choose(self, row: Row, row_key: Keys, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which positions of a row are predicted, in order, and what stands there instead: two arrays of round(rate · maskable).
+
+        At least one position where there is any to mask.
+        """
+        maskable = np.flatnonzero(~np.asarray(row["special"], dtype=bool))
+        n = min(max(1, round(self.config.rate * len(maskable))), len(maskable), self.places(length))
+        places = np.sort(maskable[keys.shuffled(keys.key(row_key, "mask"), len(maskable))[:n]])
+        draw, pick = keys.uniform(keys.key(row_key, "replace"), n), keys.uniform(keys.key(row_key, "random"), n)
+        random = self.ordinary[(pick * len(self.ordinary)).astype(np.int64)]
+        kept = np.asarray(row["input_ids"], dtype=np.int64)[places]
+        masked, random_to = self.config.replaced_by_mask, self.config.replaced_by_mask + self.config.replaced_by_random
+        return places, np.where(draw < masked, self.vocabulary.mask, np.where(draw < random_to, random, kept))
+
+    def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
+        """See `Objective.collate`. Adds `masked_positions`, `masked_labels` (size, M) int64 and `masked_weights` (size, M) float32."""
+        tensors = padded(rows, self.vocabulary.fills, length=length, size=size)
+        positions = np.zeros((size, self.places(length)), dtype=np.int64)
+        labels, weights = np.zeros_like(positions), np.zeros(positions.shape, dtype=np.float32)
+        ids = tensors["input_ids"].numpy()
+        for i, row in enumerate(rows):
+            places, instead = self.choose(row, row_keys[i], length)
+            positions[i, : len(places)] = places
+            labels[i, : len(places)] = ids[i, places]
+            weights[i, : len(places)] = 1.0
+            ids[i, places] = instead
+        tensors |= {"masked_positions": torch.from_numpy(positions), "masked_labels": torch.from_numpy(labels)}
+        tensors |= {"masked_weights": torch.from_numpy(weights), "row_keys": dropout_keys(row_keys, size)}
+        return Batch(tensors, {"masked-lm": float(weights.sum())})
+
+    def loss(self, output: Output, batch: Mapping[str, Tensor], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """Cross-entropy summed over the masked positions: (B, M, D) states -> scalar."""
+        positions = batch["masked_positions"]
+        b, t, d = output.hidden.shape
+        flat = (positions + torch.arange(b, device=positions.device)[:, None] * t).view(-1)
+        logits = at_least_fp32(heads["masked-lm"](output.hidden.reshape(-1, d).index_select(0, flat)))
+        losses = F.cross_entropy(logits, batch["masked_labels"].view(-1), reduction="none")
+        return {"masked-lm": (losses * batch["masked_weights"].view(-1)).sum()}

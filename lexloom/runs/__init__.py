@@ -1,0 +1,1 @@
+"""Stages put together into runs: recipe, prepare, pretrain, finetune, evaluate, report."""

@@ -1,0 +1,140 @@
+"""The components that a recipe names, with their settings checked: all mistakes at once, before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from lexloom.config import Config, Count, Place, attempt
+from lexloom.errors import ConfigError, LexloomError, unknown
+from lexloom.models.base import ARCHITECTURES, Architecture
+from lexloom.objectives.base import OBJECTIVES, Objective, Vocabulary
+from lexloom.objectives.together import Together
+from lexloom.runs.recipe import FinetuneSection, Plan, PretrainSection
+from lexloom.tasks.base import TASKS, Task
+from lexloom.train.settings import FinetuneConfig, PretrainConfig
+
+
+class Extend(Config):
+    """How many words the vocabulary gains in continued pre-training."""
+
+    extend: Count = Field(ge=1)
+
+
+class Start(Config):
+    """Where continued pre-training starts."""
+
+    from_: str = Field(alias="from")
+    vocabulary: str | Extend = "keep"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of pre-training, settled. `kind` is None where the model comes from a bundle."""
+
+    kind: type[Architecture] | None
+    model: dict[str, Any]
+    start: Start | None
+    objectives: list[tuple[type[Objective], Any]]
+    train: PretrainConfig
+    fills: list[str]
+
+    def objective(self, vocabulary: Vocabulary) -> Objective:
+        """Its objective, several joined over one forward."""
+        built = [kind(config, vocabulary) for kind, config in self.objectives]
+        return built[0] if len(built) == 1 else Together(built)
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A task of a recipe, settled."""
+
+    section: FinetuneSection
+    kind: type[Task]
+    config: Any
+    train: FinetuneConfig
+
+
+@dataclass(frozen=True)
+class Components:
+    """All phases and tasks of a recipe."""
+
+    phases: list[Phase]
+    tasks: dict[str, FineTuning]
+
+
+def settle(plan: Plan) -> Components:
+    """Checks every component's settings against its Config.
+
+    Raises:
+        ConfigError: everything that is wrong, each with file:line.
+    """
+    for registry in (ARCHITECTURES, OBJECTIVES, TASKS):
+        for name in plan.recipe.extensions:
+            registry.extend(plan.path(name))
+    problems: list[LexloomError] = []
+    phases = [_phase(plan, section, plan.phase_place(i), problems) for i, section in enumerate(plan.recipe.phases)]
+    tasks = {name: _task(plan, name, section, problems) for name, section in plan.recipe.finetune.items()}
+    if problems:
+        raise ConfigError.together(problems)
+    return Components([p for p in phases if p], {name: task for name, task in tasks.items() if task})
+
+
+def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[LexloomError]) -> Phase | None:
+    before = len(problems)
+    train, found = attempt(PretrainConfig, section.train, plan.document, (*place, "train"))
+    problems += found
+    objectives = []
+    for name, value in _objectives(section).items():
+        kind = OBJECTIVES.get(name)
+        config, found = attempt(kind.Config, value, plan.document, (*place, "objective", name))
+        problems += found
+        objectives.append((kind, config))
+    start, architecture, model = _model(plan, section, (*place, "model"), problems)
+    if len(problems) > before:
+        return None
+    if train.steps is None and train.tokens is None and train.epochs is None:
+        problems.append(ConfigError("how long to pre-train is missing", expected="tokens, steps or epochs", where=plan.document.where(place)))
+        return None
+    return Phase(architecture, model, start, objectives, train, section.fills)
+
+
+def _objectives(section: PretrainSection) -> dict[str, dict[str, Any]]:
+    if isinstance(section.objective, dict):
+        return {name: value or {} for name, value in section.objective.items()}
+    names = [section.objective] if isinstance(section.objective, str) else section.objective
+    return {name: {} for name in names}
+
+
+def _model(plan: Plan, section: PretrainSection, place: Place, problems: list[LexloomError]) -> tuple[Any, Any, dict[str, Any]]:
+    settings = dict(section.model)
+    if "from" in settings:
+        start, found = attempt(Start, settings, plan.document, place)
+        problems += found
+        return start, None, {}
+    kind = ARCHITECTURES.get(settings.pop("kind", "bert"))
+    preset = settings.pop("preset", None)
+    if preset is not None and preset not in kind.PRESETS:
+        problems.append(unknown("preset", str(preset), kind.PRESETS, where=plan.document.where((*place, "preset"))))
+        return None, kind, {}
+    merged = {**kind.PRESETS.get(preset, {}), **settings}
+    _, found = attempt(kind.Config, merged, plan.document, place)
+    problems += found
+    return None, kind, merged
+
+
+def _task(plan: Plan, name: str, section: FinetuneSection, problems: list[LexloomError]) -> FineTuning | None:
+    kind = TASKS.get(section.task)
+    place = ("finetune", name)
+    config, found = attempt(kind.Config, section.settings, plan.document, (*place, "settings"))
+    train, more = attempt(FinetuneConfig, section.train, plan.document, (*place, "train"))
+    problems += [*found, *more]
+    return None if found or more else FineTuning(section, kind, config, train)
+
+
+def describe(model: Mapping[str, Any]) -> str:
+    """A model's settings in one line."""
+    return ", ".join(f"{name} {value}" for name, value in model.items())

@@ -1,0 +1,379 @@
+"""Evaluation: a bundle on labelled rows, beside majority, TF-IDF and another bundle, with intervals, by groups if asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lexloom import files
+from lexloom.console import Console
+from lexloom.errors import DataError, FormatError, LexloomError, nearest
+from lexloom.hub.bundle import Bundle, load
+from lexloom.objectives.base import Vocabulary
+from lexloom.runs import labelled
+from lexloom.runs.scores import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, Comparison, System, compare, confusion, examples
+from lexloom.tasks import metrics
+from lexloom.tasks.base import Task
+from lexloom.tasks.classification import TextClassification, TextClassificationConfig
+from lexloom.tasks.columns import Columns, ColumnsConfig, plain
+from lexloom.tasks.metrics import RESAMPLES
+from lexloom.tasks.tfidf import TfidfClassifier
+from lexloom.text.rows import Placed
+
+__all__ = [
+    "FINE_TUNED",
+    "FROM_SCRATCH",
+    "MAJORITY",
+    "TFIDF",
+    "Evaluation",
+    "System",
+    "compare",
+    "evaluate",
+    "majority_answers",
+    "score_bundle",
+    "show",
+    "summary",
+    "write_seen",
+]
+
+BASELINES = "baselines"
+SEEN = "train-texts.bin"
+MAX_GROUPS = 50
+_OTHER = "(other)"
+_SEEN_LIMIT = 1 << 30
+_LEVELS = 3  # folders above a bundle in which its run's baseline may lie
+
+
+@dataclass
+class Evaluation:
+    """What `lexloom evaluate` says."""
+
+    bundle: str
+    file: str
+    task: str
+    n: int
+    columns: str
+    comparison: Comparison
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    confusion: dict[str, Any] | None = None
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    bad: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The first thing to read."""
+        return self.comparison.verdict
+
+    def __str__(self) -> str:
+        """The verdict, the scores and the notes, as lines."""
+        scores = [
+            f"{s['model']}: {s['metric']} {s['value']:.4f} (95 % interval {s['low']:.4f} to {s['high']:.4f}, n = {s['n']:,})"
+            for s in self.comparison.scores
+        ]
+        return "\n".join([self.verdict, *scores, *self.notes])
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "bundle": self.bundle,
+            "file": self.file,
+            "task": self.task,
+            "n": self.n,
+            "columns": self.columns,
+            "verdict": self.verdict,
+            "scores": self.comparison.scores,
+            "differences": self.comparison.differences,
+            "groups": self.groups,
+            "confusion": self.confusion,
+            "examples": self.examples,
+            "notes": self.notes,
+            "bad_rows": self.bad,
+        }
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Labelled rows under the plain names `text`, `pair` and `label`, with their places and all their columns."""
+
+    placed: list[Placed]
+    original: list[Mapping[str, Any]]
+    columns: Columns
+
+    @property
+    def plain(self) -> list[dict[str, Any]]:
+        return [row.row for row in self.placed]
+
+
+def evaluate(
+    bundle: Path | str | Bundle | TfidfClassifier,
+    file: Path | str | Sequence[Mapping[str, Any]],
+    *,
+    against: Path | str | Bundle | TfidfClassifier | None = None,
+    by: str | None = None,
+    seed: int = 1,
+    resamples: int = RESAMPLES,
+    strict: bool = False,
+    max_bad_rows: int | None = None,
+) -> Evaluation:
+    """Scores a bundle on labelled rows.
+
+    Beside it stand the most frequent label of its training rows and, where its run left one, the TF-IDF baseline.
+
+    Args:
+        file: a file of rows, or the rows themselves.
+        against: another bundle, to be compared on the same rows.
+        by: a column; the first metric is also given for the rows of each of its values.
+        seed: draws the resamples and the examples.
+        strict: stop at the first bad row; `max_bad_rows` at so many.
+
+    Raises:
+        DataError: there is no good row, a column is missing, or a label was never seen in training.
+        LexloomError: a bundle has no task, or the two have different ones.
+    """
+    first, second = _opened(bundle), _opened(against) if against is not None else None
+    name, other = _names(bundle, against)
+    task = _task(first, name)
+    found = _read(file, strict=strict, max_bad_rows=max_bad_rows)
+    rows, notes = _plain_rows(found.rows, _columns_of(first))
+    gold = task.gold(rows.placed)
+    answers = first.predict(rows.plain)
+    systems = [System(name, [task.decided(answers)])]
+    if second is not None:
+        systems.append(_other(second, other, task, rows.plain))
+    folder = Path(bundle) if isinstance(bundle, str | Path) else None
+    systems += _baselines(first, folder, rows, gold, notes) if task.labels else []
+    notes += _overlap(folder, rows)
+    comparison = compare(gold, systems, task.statistics(), seed=seed, resamples=resamples)
+    evaluation = Evaluation(
+        str(name), str(found.path), task.pipeline, len(gold), rows.columns.said(), comparison, notes=notes, bad=found.bad
+    )
+    if by is not None:
+        evaluation.groups = _groups(rows, by, gold, systems, task.statistics(), seed, resamples)
+    if task.labels:
+        decided = task.decided(answers)
+        evaluation.confusion = confusion(gold, decided, task.labels)
+        evaluation.examples = examples(_shown(rows), gold, answers, seed=seed)
+    return evaluation
+
+
+def show(evaluation: Evaluation, console: Console) -> None:
+    """Prints an evaluation: the verdict, tables, and notes on stderr; under --json one object."""
+    if console.json:
+        console.result(evaluation.plain())
+        return
+    for note in evaluation.notes:
+        console.warn(note)
+    if evaluation.bad.get("total"):
+        console.warn(f"{evaluation.bad['total']:,} bad rows were left out: {', '.join(evaluation.bad['first'][:3])}")
+    console.result(evaluation.verdict, evaluation.verdict + "\n")
+    ends = {"value": "value", "low": "95 % from", "high": "to", "n": "n"}
+    comparison = evaluation.comparison
+    console.table({"model": "model", "metric": "metric", **ends, "note": ""}, comparison.scores)
+    if comparison.differences:
+        console.table(
+            {"a": "model", "b": "minus", "metric": "metric", **ends}, comparison.differences, title="\nDifferences on the same rows"
+        )
+    if evaluation.groups:
+        column = evaluation.groups[0]["column"]
+        rows = [{"group": group["group"], **score} for group in evaluation.groups for score in group["scores"]]
+        console.table({"group": column, "model": "model", "metric": "metric", **ends}, rows, title=f"\nBy {column}")
+
+
+def score_bundle(bundle: Bundle | TfidfClassifier, rows: Sequence[Any], name: str) -> System:
+    """A bundle's answers on rows with `text` (and `pair`), as one system of a comparison."""
+    return System(name, [_task(bundle, name).decided(bundle.predict([dict(plain(row)) for row in rows]))])
+
+
+def summary(
+    task: Task, rows: Sequence[Any], answers: Mapping[str, Sequence[Sequence[Any]]], *, seed: int, notes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The scored part of a fine-tuning stage's `summary.json`: scores, differences, verdict, confusion, examples.
+
+    Args:
+        rows: the scored rows.
+        answers: name of a system -> its answers on them, a list a seed, the one at issue first; see `FINE_TUNED` and the like.
+        notes: name of a system -> what a reader has to know.
+    """
+    gold, notes = task.gold(rows), notes or {}
+    systems = [System(name, [task.decided(run) for run in runs], notes.get(name, "")) for name, runs in answers.items()]
+    found = compare(gold, systems, task.statistics(), seed=seed)
+    first = next(iter(answers.values()))[0]
+    shown, _ = _plain_rows(rows, task.config.columns)
+    return {
+        "scores": found.scores,
+        "differences": found.differences,
+        "verdict": found.verdict,
+        "confusion": confusion(gold, task.decided(first), task.labels),
+        "examples": examples(_shown(shown), gold, first, seed=seed),
+    }
+
+
+def majority_answers(counts: Mapping[str, int], n: int) -> list[dict[str, Any]]:
+    """The answers of a system that always says the most frequent label, with its share as score."""
+    label = metrics.majority(counts)
+    return [{"label": label, "score": counts[label] / max(1, sum(counts.values()))} for _ in range(n)]
+
+
+def write_seen(folder: Path, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Path:
+    """Writes the digests of the training texts to `folder`, a run's `baselines`: so `evaluate` can tell which rows were trained on."""
+    path = folder / SEEN
+    files.write_bytes(path, np.unique(_digests(texts, pairs)).astype("<u8").tobytes())
+    return path
+
+
+def _digests(texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[np.uint64]:
+    """Eight bytes a text; case and spaces do not matter."""
+    joined = texts if pairs is None else [f"{text}\0{pair}" for text, pair in zip(texts, pairs, strict=True)]
+    words = (re.sub(r"\s+", " ", text).strip().lower().encode("utf-8", "surrogatepass") for text in joined)
+    raw = b"".join(hashlib.blake2b(word, digest_size=8).digest() for word in words)
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64)
+
+
+def _opened(bundle: Path | str | Bundle | TfidfClassifier) -> Bundle | TfidfClassifier:
+    return load(bundle) if isinstance(bundle, str | Path) else bundle
+
+
+def _names(bundle: Any, against: Any) -> tuple[str, str]:
+    """Short names of two bundles by their folders; `bundle` says nothing, so what it lies in is taken along."""
+    parts = [
+        Path(one).resolve().parts if isinstance(one, str | Path) else (default,)
+        for one, default in ((bundle, "bundle"), (against, "other"))
+    ]
+    for length in range(1, 1 + max(map(len, parts))):
+        shown = ["/".join(part[-length:]) for part in parts]
+        if shown[0] != shown[1] and all(name != "bundle" or len(part) <= length for name, part in zip(shown, parts, strict=True)):
+            return shown[0], shown[1]
+    return parts[0][-1], parts[1][-1] + " (again)"
+
+
+def _task(bundle: Bundle | TfidfClassifier, name: str) -> Task:
+    if isinstance(bundle, TfidfClassifier):
+        config = TextClassificationConfig(columns=bundle.config.columns)
+        return TextClassification(config, Vocabulary(0, None, frozenset(), {}), bundle.labels)
+    if bundle.task is None:
+        raise LexloomError(f"{name} has no task, so there is nothing to score", hint="fine-tune it: lexloom finetune BUNDLE --task …")
+    return bundle.task
+
+
+def _columns_of(bundle: Bundle | TfidfClassifier) -> ColumnsConfig:
+    found = bundle.config.columns if isinstance(bundle, TfidfClassifier) else getattr(bundle.task.config, "columns", None)  # type: ignore[union-attr]
+    return found if isinstance(found, ColumnsConfig) else ColumnsConfig()
+
+
+def _read(file: Any, *, strict: bool, max_bad_rows: int | None) -> labelled.Labelled:
+    if isinstance(file, str | Path):
+        return labelled.read(Path(file), strict=strict, max_bad_rows=max_bad_rows)
+    rows = [row if isinstance(row, Placed) else Placed(dict(row), "rows", i + 1) for i, row in enumerate(file)]
+    if not rows:
+        raise DataError("there are no rows to score")
+    return labelled.Labelled(Path("rows"), rows, {"total": 0})
+
+
+def _plain_rows(placed: Sequence[Any], config: ColumnsConfig) -> tuple[_Rows, list[str]]:
+    notes = []
+    try:
+        columns = Columns.find(config, placed, labelled=True)
+    except DataError:
+        # Trained on other names than this file has: the usual ones may do, if there is to be a pair as before.
+        columns = Columns.find(ColumnsConfig(), placed, labelled=True)
+        if (columns.pair is None) != (config.pair is None):
+            raise
+        notes.append(f"the columns have other names than in training; taken were {columns.said()}")
+    texts, pairs = columns.texts(placed), columns.pairs(placed)
+    rows = []
+    for i, row in enumerate(placed):
+        named = {"text": texts[i], **({"pair": pairs[i]} if pairs else {}), "label": columns.raw_label(row, i)}
+        rows.append(Placed(named, row.file, row.line) if isinstance(row, Placed) else Placed(named, "row", i + 1))
+    return _Rows(rows, [plain(row) for row in placed], columns), notes
+
+
+def _other(bundle: Bundle | TfidfClassifier, name: str, task: Task, rows: Sequence[Mapping[str, Any]]) -> System:
+    other = _task(bundle, name)
+    if other.pipeline != task.pipeline:
+        raise LexloomError("the two bundles have different tasks", expected=task.pipeline, got=f"{other.pipeline} ({name})")
+    if task.labels and not set(task.labels) & set(other.labels):
+        raise LexloomError(
+            "the two bundles have no label in common", expected=", ".join(task.labels[:20]), got=", ".join(other.labels[:20])
+        )
+    return System(name, [other.decided(bundle.predict(list(rows)))])
+
+
+def _baselines(first: Bundle | TfidfClassifier, folder: Path | None, rows: _Rows, gold: Sequence[str], notes: list[str]) -> list[System]:
+    systems, tfidf = [], _baseline(folder, first.labels) if not isinstance(first, TfidfClassifier) else None
+    if tfidf is not None and tfidf.config.pairs == (rows.columns.pair is not None):
+        systems.append(score_bundle(tfidf, rows.plain, TFIDF))
+    elif not isinstance(first, TfidfClassifier):
+        notes.append("no TF-IDF baseline lies beside this bundle; a fine-tuning run writes it to baselines/tfidf")
+    counts, note = _label_counts(first, tfidf), ""
+    if counts is None:
+        counts, note = Counter(gold), "most frequent label of these rows: the training rows' are not recorded"
+    label = metrics.majority(counts)
+    return [*systems, System(MAJORITY, [[label] * len(gold)], note or f"always {label!r}")]
+
+
+def _label_counts(bundle: Bundle | TfidfClassifier, tfidf: TfidfClassifier | None) -> Mapping[str, int] | None:
+    recorded = bundle.label_counts if isinstance(bundle, TfidfClassifier) else bundle.about.get("labels")
+    if isinstance(recorded, Mapping) and recorded and all(isinstance(n, int) for n in recorded.values()):
+        return recorded
+    return tfidf.label_counts if tfidf is not None else None
+
+
+def _baseline(folder: Path | None, labels: Sequence[str]) -> TfidfClassifier | None:
+    """The TF-IDF bundle of the run that a bundle lies in, told by its labels."""
+    for above in list(folder.resolve().parents)[:_LEVELS] if folder is not None else []:
+        if (above / BASELINES / "tfidf" / "config.json").is_file():
+            found = TfidfClassifier.load(above / BASELINES / "tfidf")
+            if found.labels == list(labels):
+                return found
+    return None
+
+
+def _overlap(folder: Path | None, rows: _Rows) -> list[str]:
+    """How many rows stand word for word among the training rows, where their digests were kept."""
+    for above in list(folder.resolve().parents)[:_LEVELS] if folder is not None else []:
+        path = above / BASELINES / SEEN
+        if path.is_file():
+            if (size := path.stat().st_size) > _SEEN_LIMIT or size % 8:
+                raise FormatError("this is not a list of digests", where=str(path))
+            seen = np.frombuffer(path.read_bytes(), dtype="<u8").astype(np.uint64)
+            texts = [row["text"] for row in rows.plain]
+            pairs = [row["pair"] for row in rows.plain] if rows.columns.pair else None
+            n = int(np.isin(_digests(texts, pairs), seen).sum())
+            return [f"{n:,} of {len(texts):,} rows stand word for word in the training rows: the scores may flatter"] if n else []
+    return []
+
+
+def _groups(
+    rows: _Rows, by: str, gold: Sequence[Any], systems: Sequence[System], statistics: metrics.Statistics, seed: int, resamples: int
+) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(name for row in rows.original for name in row))
+    if by not in names:
+        guess = nearest(by, names)
+        hint = f"did you mean {guess!r}?" if guess else None
+        raise DataError(f"there is no column {by!r} to group by", expected="one of: " + ", ".join(names[:50]), hint=hint)
+    values = ["(none)" if row.get(by) is None else str(row[by])[:200] for row in rows.original]
+    counts = Counter(values)
+    shown = [value for value, _ in counts.most_common(MAX_GROUPS)]
+    values = [value if value in set(shown) else _OTHER for value in values]
+    found = []
+    for group in [*shown, *([_OTHER] if len(counts) > MAX_GROUPS else [])]:
+        places = [i for i, value in enumerate(values) if value == group]
+        parts = [System(s.name, [[run[i] for i in places] for run in s.runs], s.note) for s in systems]
+        scores = compare([gold[i] for i in places], parts, statistics, seed=seed, resamples=resamples).scores
+        found.append(
+            {"column": by, "group": group, "n": len(places), "scores": [s for s in scores if s["metric"] == statistics.metrics[0]]}
+        )
+    return found
+
+
+def _shown(rows: _Rows) -> list[str]:
+    return [f"{row['text']} ⏎ {row['pair']}" if "pair" in row else row["text"] for row in rows.plain]

@@ -1,0 +1,270 @@
+"""Fine-tuning: a bundle and labelled rows in, a bundle for the task out, over several seeds and beside its baselines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lexloom import files
+from lexloom.console import Console
+from lexloom.errors import ConfigError
+from lexloom.hub.bundle import Bundle
+from lexloom.models.base import Network
+from lexloom.objectives.base import Vocabulary
+from lexloom.runs import labelled
+from lexloom.runs.components import FineTuning, settle
+from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, majority_answers, summary, write_seen
+from lexloom.runs.labelled import Labelled
+from lexloom.runs.run import Run, Work
+from lexloom.runs.stage import Stage, content
+from lexloom.runs.training import Training, Validation, install
+from lexloom.tasks import classification
+from lexloom.tasks.base import length_edges
+from lexloom.tasks.columns import Columns
+from lexloom.tasks.tfidf import TfidfClassifier
+from lexloom.text.order import BucketPlan
+from lexloom.text.rows import Placed
+from lexloom.train.settings import FinetuneConfig
+from lexloom.train.source import LabelledSource
+
+HELD_OUT = 0.1
+
+
+@dataclass
+class Data:
+    """The rows of the three splits. Without a validation file a share of the training rows is held out; without a test file
+    the validation rows are scored, and the report says so."""
+
+    train: list[Placed]
+    validation: list[Placed]
+    test: list[Placed] | None
+    bad: dict[str, Any]
+
+    @property
+    def scored(self) -> list[Placed]:
+        """The rows that scores are given on."""
+        return self.test if self.test is not None else self.validation
+
+
+@dataclass
+class Runs:
+    """A model over its seeds: answers on the scored rows, and the bundle of the seed that validated best."""
+
+    answers: list[list[Any]]
+    best: Path
+
+
+def read_data(folder: Path, train: Path, validation: Path | None, test: Path | None, seed: int) -> Data:
+    """Reads the splits; bad rows go to `folder/bad-rows-*.jsonl`.
+
+    Raises:
+        DataError: a file has no good row.
+    """
+    found: dict[str, Labelled] = {}
+    for name, path in (("train", train), ("validation", validation), ("test", test)):
+        if path is not None:
+            found[name] = labelled.read(path, aside=folder / f"bad-rows-{name}.jsonl")
+    rows = found["train"].rows
+    if "validation" in found:
+        held = found["validation"].rows
+    else:
+        rows, held = labelled.hold_out(rows, HELD_OUT, seed)
+    bad = {name: one.bad for name, one in found.items()}
+    return Data(rows, held, found["test"].rows if "test" in found else None, bad)
+
+
+class FineTune:
+    """One task on one start: settled columns, labels, and a run per seed.
+
+    Args:
+        folder: of the stage; each seed has its own below it.
+    """
+
+    def __init__(self, folder: Path, tuning: FineTuning, data: Data, start: Bundle, console: Console, *, seed: int) -> None:
+        self.folder, self.data, self.start, self.console, self.seed = folder, data, start, console, seed
+        self.train = tuning.train
+        config = tuning.config
+        if (settle := getattr(tuning.kind, "settle", None)) is not None:
+            config, said = settle(config, data.train)
+            console.say(f"{folder.name}: {said}")
+        labels = tuning.kind.read_labels(config, data.train)
+        self.task = tuning.kind(config, Vocabulary.of(start.tokenizer), labels)
+        if missing := self.task.needs - type(start.network.backbone).ABILITIES:
+            raise ConfigError(f"{start.network.backbone.MODEL_TYPE} cannot do this task", expected=", ".join(missing))
+        self.max_length = min(start.max_length, self.train.max_length or start.max_length)
+        self.encoded = self.task.encode(data.train, start.tokenizer, max_length=self.max_length, labelled=True)
+        for split in (data.validation, data.scored):
+            self.task.gold(split)  # labels that training never saw are an error now, not after an hour
+
+    def remarks(self) -> list[str]:
+        """What encoding did to the training rows, and what was put aside."""
+        told = classification.summary(self.encoded)
+        lines = [f"{len(self.data.train):,} training rows, {told['tokens']:,} tokens, at most {self.max_length} a row"]
+        if told["cut_texts"]:
+            lines.append(f"{told['cut_texts']:,} texts are longer and are cut; settings.long_texts=windows reads them whole")
+        lines += [f"{name}: {n['total']:,} bad rows were put aside" for name, n in self.data.bad.items() if n.get("total")]
+        return lines
+
+    def run(self, name: str, start: Bundle | None) -> Runs:
+        """Fine-tunes `start`, or for None the same network with fresh weights, once per seed in `folder/name/seed-N/`."""
+        seeds = range(self.seed, self.seed + self.train.seeds)
+        results = [self._seed(self.folder / name / f"seed-{seed}", start or from_scratch(self.start, seed), seed) for seed in seeds]
+        best = min(range(len(results)), key=lambda i: results[i]["validation"])
+        return Runs([result["answers"] for result in results], self.folder / name / f"seed-{seeds[best]}" / "bundle")
+
+    def _seed(self, folder: Path, start: Bundle, seed: int) -> dict[str, Any]:
+        done = folder / "result.json"
+        if done.is_file() and files.read_manifest(folder / "bundle") is not None:
+            return dict(files.read_json(done, kind="result"))
+        bundle, new = start.with_task(self.task, seed=seed)
+        if self.train.head_epochs > 0:
+            self._train(folder / "head", bundle, seed, self.head_config(), only=frozenset(new))
+        self._train(folder, bundle, seed, self.train)
+        validation = self._value(bundle.network)
+        answers = self._answers(bundle.network, self.data.scored)
+        bundle.about = {"stage": "finetune", "seed": seed, "rows": len(self.data.train), "labels": self.label_counts()}
+        bundle.save(folder / "bundle")
+        result = {"format": files.FORMAT, "seed": seed, "validation": validation, "answers": answers}
+        files.write_json(done, result)
+        return result
+
+    def head_config(self) -> FinetuneConfig:
+        """The settings of the first stage, in which only the new head learns."""
+        update = {"epochs": self.train.head_epochs, "learning_rate": self.train.head_learning_rate, "keep": "last", "patience": None}
+        return self.train.model_copy(update=update)
+
+    def _train(self, folder: Path, bundle: Bundle, seed: int, config: FinetuneConfig, only: frozenset[str] | None = None) -> None:
+        source = self._source(config, seed)
+        if config.evaluate_every is None:
+            config = config.model_copy(update={"evaluate_every": max(1, source.plan.batches_per_epoch)})
+        training = Training(
+            folder,
+            bundle.network,
+            self.task,
+            source,
+            config,
+            self.console,
+            validate=self._validate,
+            trainable=None if only is None else only.__contains__,
+            title=f"{self.folder.name}, {folder.parent.name}, {folder.name}",
+        )
+        install(bundle.network, training.run().masters)
+
+    def _source(self, config: FinetuneConfig, seed: int) -> LabelledSource:
+        lengths = [len(row["input_ids"]) for row in self.encoded]
+        edges = [min(edge, self.max_length) for edge in length_edges(lengths)]
+        plan = BucketPlan(lengths, edges=sorted(set(edges)), batch_rows=config.batch_rows, seed=seed)
+        return LabelledSource(self.encoded, self.task, plan, epochs=config.epochs or 1, seed=seed, micro_tokens=config.micro_batch_tokens)
+
+    def _validate(self, network: Network) -> Validation:
+        answers = self._answers(network, self.data.validation)
+        scores = self.task.score(self.task.gold(self.data.validation), answers)
+        return Validation(-scores[self.task.primary], scores)
+
+    def _value(self, network: Network) -> float:
+        return self._validate(network).value
+
+    def _answers(self, network: Network, rows: Sequence[Placed]) -> list[Any]:
+        return self.task.predict(network, self.start.tokenizer, rows, max_length=self.max_length)  # type: ignore[arg-type]
+
+    def label_counts(self) -> dict[str, int]:
+        """How many training rows each label has."""
+        names, counts = np.unique(np.asarray(self.task.gold(self.data.train), dtype=object).astype(str), return_counts=True)
+        return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
+
+
+def from_scratch(start: Bundle, seed: int) -> Bundle:
+    """The same network with fresh weights: what pre-training is measured against."""
+    kind, network = type(start.network.backbone), start.network
+    fresh = Network.build(kind, network.backbone.config, network.roles, seed=seed)
+    return Bundle(fresh, start.tokenizer, start.task, start.pooling, start.extra)
+
+
+def work(run: Run, name: str) -> Work:
+    """The stage of one task of a recipe."""
+    tuning = settle(run.plan).tasks[name]
+    source = _start_of(run, tuning)
+    paths = {split: run.plan.path(file) for split, file in tuning.section.data.model_dump().items() if file is not None}
+    depends = {
+        "settings": tuning.section.model_dump(mode="json"),
+        "start": content(source),
+        "data": {split: content(path) for split, path in paths.items()},
+        "seed": run.recipe.seed,
+    }
+    stage = Stage(f"finetune/{name}", run.path(f"finetune/{name}"), depends, trained=True)
+
+    def make() -> None:
+        data = read_data(stage.folder, paths["train"], paths.get("validation"), paths.get("test"), run.recipe.seed)
+        finetune(stage.folder, tuning, data, Bundle.load(source), run.console, seed=run.recipe.seed, name=name)
+
+    return Work(stage, make)
+
+
+def _start_of(run: Run, tuning: FineTuning) -> Path:
+    if tuning.section.from_ is not None:
+        return run.plan.path(tuning.section.from_)
+    return run.path(run.phase_names()[-1]) / "bundle"
+
+
+def finetune(folder: Path, tuning: FineTuning, data: Data, start: Bundle, console: Console, *, seed: int, name: str) -> Path:
+    """Fine-tunes, scores beside the baselines, and writes `folder/bundle` and `folder/summary.json`."""
+    began = time.perf_counter()
+    runner = FineTune(folder, tuning, data, start, console, seed=seed)
+    for line in runner.remarks():
+        console.say(f"{name}: {line}")
+    main = runner.run("seeds", start)
+    systems = {FINE_TUNED: main.answers}
+    if "from-scratch" in tuning.section.baselines:
+        systems[FROM_SCRATCH] = runner.run("from-scratch", None).answers
+    systems |= _baselines(folder, runner, tuning.section.baselines, seed)
+    note = "" if data.test is not None else "scored on the validation rows, by which the best epoch was chosen: there are no test rows"
+    found = summary(runner.task, data.scored, systems, seed=seed, notes={FINE_TUNED: note} if note else None)
+    console.say(f"{name}: {found['verdict']}")
+    _write_bundle(folder, main.best, runner, found)
+    files.write_json(
+        folder / "summary.json",
+        {
+            "format": files.FORMAT,
+            "task": tuning.section.task,
+            "seeds": tuning.train.seeds,
+            "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test) if data.test else None},
+            **found,
+            "bad_rows": data.bad,
+            "encoding": runner.remarks(),
+            "settings": tuning.train.plain(),
+            "compute": files.read_json(folder / "seeds" / f"seed-{seed}" / "compute.json"),
+            "seconds": time.perf_counter() - began,
+        },
+    )
+    return folder / "bundle"
+
+
+def _baselines(folder: Path, runner: FineTune, names: Sequence[str], seed: int) -> dict[str, list[list[Any]]]:
+    """Answers of what costs nothing to train. The TF-IDF model is kept as a bundle, for `evaluate` to stand beside."""
+    found: dict[str, list[list[Any]]] = {}
+    rows, data = runner.data.scored, runner.data
+    if not runner.task.labels:
+        return found
+    if "tfidf" in names:
+        columns = Columns.find(runner.task.config.columns, data.train, labelled=True)
+        labels = [str(label) for label in runner.task.gold(data.train)]
+        texts, pairs = columns.texts(data.train), columns.pairs(data.train)
+        model = TfidfClassifier.fit(texts, pairs, labels, names=runner.task.labels, columns=columns.config(), seed=seed)
+        model.save(folder / "baselines" / "tfidf")
+        write_seen(folder / "baselines", texts, pairs)
+        found[TFIDF] = [model.predict([dict(row.row) for row in rows])]
+    if "majority" in names:
+        found[MAJORITY] = [majority_answers(runner.label_counts(), len(rows))]
+    return found
+
+
+def _write_bundle(folder: Path, best: Path, runner: FineTune, found: dict[str, Any]) -> None:
+    bundle = Bundle.load(best)
+    scores = [score for score in found["scores"] if score["metric"] == runner.task.primary]
+    bundle.about |= {"task": folder.name, "scores": scores, "verdict": found["verdict"]}
+    bundle.save(folder / "bundle")

@@ -1,0 +1,291 @@
+"""Pre-training: shards and a model in, a bundle out; from scratch or on from a bundle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lexloom import files
+from lexloom.console import Console, count
+from lexloom.errors import ConfigError, DataError
+from lexloom.hub.bundle import Bundle, parameters
+from lexloom.models.base import Network
+from lexloom.objectives.base import Objective, Vocabulary
+from lexloom.runs import components
+from lexloom.runs.run import Run, Work, tokenizer_report
+from lexloom.runs.stage import Stage, content
+from lexloom.runs.training import Trained, Training, Validation, install
+from lexloom.tasks.base import TASKS
+from lexloom.text.corpus import Corpus
+from lexloom.text.pack import Packing, PackingConfig, ensure_packing
+from lexloom.text.shards import Shards, write_shards
+from lexloom.text.tokenizer import Tokenizer, extend, propose_words
+from lexloom.train.evaluate import mean_losses
+from lexloom.train.settings import PretrainConfig
+from lexloom.train.source import PackedSource, Phase, fixed_batches
+
+
+def works(run: Run) -> Iterator[Work]:
+    """The stages of pre-training in order: tokenizer of the start (where there is one), shards, and each phase."""
+    settled = components.settle(run.plan).phases
+    start = settled[0].start
+    if start is not None:
+        yield _start_tokenizer(run, start)
+    yield _shards(run)
+    previous: Path | None = None
+    for i, (name, phase) in enumerate(zip(run.phase_names(), settled, strict=True)):
+        source = run.plan.path(phase.start.from_) if phase.start is not None else previous
+        yield _phase(run, name, i, phase, source)
+        previous = run.path(name) / "bundle"
+
+
+def _start_tokenizer(run: Run, start: components.Start) -> Work:
+    bundle, corpus = run.plan.path(start.from_), run.path("corpus")
+    depends = {"bundle": content(bundle), "settings": start.plain()}
+    if start.vocabulary != "keep":
+        depends["corpus"] = content(corpus)
+    stage = Stage("tokenizer", run.path("tokenizer"), depends)
+
+    def make() -> None:
+        tokenizer, words = Tokenizer.load(bundle), list[str]()
+        if isinstance(start.vocabulary, components.Extend):
+            texts = (document.text for document in Corpus.open(corpus).documents("train"))
+            words = propose_words(texts, tokenizer, start.vocabulary.extend)
+            run.console.say(f"vocabulary: {len(words):,} words more, such as {', '.join(words[:8])}")
+            tokenizer, _ = extend(tokenizer, words)
+        with files.new_folder(stage.folder, kind="tokenizer") as folder:
+            tokenizer.save(folder)
+            files.write_json(folder / "words.json", words)
+            files.write_json(folder / "report.json", tokenizer_report(tokenizer, Corpus.open(corpus), "from a bundle"))
+
+    return Work(stage, make)
+
+
+def _shards(run: Run) -> Work:
+    corpus, tokenizer = run.path("corpus"), run.path("tokenizer")
+    stage = Stage("shards", run.path("shards"), {"corpus": content(corpus), "tokenizer": content(tokenizer)})
+
+    def make() -> None:
+        texts, words = Corpus.open(corpus), Tokenizer.load(tokenizer)
+        with run.console.progress("encoding", sum(texts.count(split) for split in texts.splits), "documents") as progress:
+            write_shards(texts, words, stage.folder, report=progress.update)
+
+    return Work(stage, make)
+
+
+def _phase(run: Run, name: str, i: int, phase: components.Phase, source: Path | None) -> Work:
+    tokenizer, shards = run.path("tokenizer"), run.path("shards")
+    depends = {
+        "settings": run.recipe.phases[i].model_dump(mode="json"),
+        "shards": content(shards),
+        "tokenizer": content(tokenizer),
+        "start": content(source) if source is not None else None,
+        "seed": run.recipe.seed,
+    }
+    stage = Stage(name, run.path(name), depends, trained=True)
+
+    def make() -> None:
+        found = Shards.open(shards)
+        start = _start(source, tokenizer) if source is not None else None
+        words = start.tokenizer if start is not None else Tokenizer.load(tokenizer)
+        validation = found.split("validation") if "validation" in found.splits else None
+        pretrain(stage.folder, phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed), run.console)
+
+    return Work(stage, make)
+
+
+def _start(source: Path, tokenizer: Path) -> Bundle:
+    """The bundle to go on from, under the run's tokenizer: extended where the run's has words that the bundle's lacks."""
+    bundle = Bundle.load(source)
+    words = files.read_json(tokenizer / "words.json") if (tokenizer / "words.json").is_file() else []
+    missing = len(Tokenizer.load(tokenizer)) > len(bundle.tokenizer)
+    return extended(bundle, words) if words and missing else bundle
+
+
+@dataclass
+class Inputs:
+    """What a phase works on."""
+
+    train: Shards
+    validation: Shards | None
+    start: Bundle | None  # the bundle to go on from, tokenizer extended already
+    tokenizer: Tokenizer
+    seed: int
+
+
+def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Console) -> Path:
+    """Runs one phase in `folder` and writes `folder/bundle` and `folder/summary.json`.
+
+    Raises:
+        DataError: the corpus is too small for one step.
+        Interrupted: a signal came; the checkpoint is saved.
+    """
+    objective = phase.objective(Vocabulary.of(inputs.tokenizer))
+    network, report = _network(phase, inputs, objective)
+    if report:
+        console.say(f"pre-training: {report}")
+    longest = max(phase.train.lengths)
+    if longest > network.backbone.max_length:
+        raise ConfigError("length is beyond the model's positions", expected=f"at most {network.backbone.max_length}", got=str(longest))
+    source = _source(inputs.train, objective, phase.train, inputs.seed)
+    console.say(f"pre-training: {parameters(network):,} parameters, {source.steps:,} steps, {_rows(source)}")
+    training = Training(
+        folder, network, objective, source, _with_evaluations(phase.train, source.steps), console, validate=_validate(inputs, objective, phase), title="pre-training"
+    )
+    trained = training.run()
+    install(network, trained.masters)
+    bundle = _bundle(network, inputs, longest)
+    validation = _validation_losses(network, inputs, objective, phase)
+    fills = _fills(bundle, phase.fills)
+    files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
+    bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
+    return bundle.save(folder / "bundle")
+
+
+def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> tuple[Network, str]:
+    roles = frozenset(objective.roles)
+    if inputs.start is not None:
+        network, new = inputs.start.network, list[str]()
+        if network.roles != roles:
+            network, new = network.with_heads(roles, labels=2, seed=inputs.seed)
+        return network, f"new weights: {', '.join(new)}" if new else "all weights come from the bundle"
+    assert phase.kind is not None  # components.settle gives one or the other
+    longest = max(phase.train.lengths)
+    settings = {"max_position_embeddings": longest, **phase.model, "vocab_size": len(inputs.tokenizer), "pad_token_id": inputs.tokenizer.pad_id}
+    config = phase.kind.Config.read(settings)
+    if missing := objective.needs - phase.kind.ABILITIES:
+        raise ConfigError(f"{phase.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing))
+    return Network.build(phase.kind, config, roles, seed=inputs.seed), ""
+
+
+def _packing(shards: Shards, objective: Objective, train: PretrainConfig, length: int, seed: int) -> Packing:
+    kind = "sentence-pairs" if objective.rows == "sentence-pair" else "blocks"
+    return ensure_packing(shards, PackingConfig(kind=kind, length=length, documents=train.documents), seed=seed)
+
+
+def _source(shards: Shards, objective: Objective, train: PretrainConfig, seed: int) -> PackedSource:
+    phases = []
+    for length, share in train.lengths.items():
+        packing = _packing(shards, objective, train, length, seed)
+        rows = max(1, train.batch_tokens // length)
+        if len(packing) == 0:
+            raise DataError(f"the corpus gives no row of {length} tokens", hint="more text, or a shorter length")
+        phases.append(Phase(length, packing, _steps(train, share, length, rows, packing), rows, _micro(train, length, rows)))
+    return PackedSource(phases, objective, seed=seed)
+
+
+def _steps(train: PretrainConfig, share: float, length: int, rows: int, packing: Packing) -> int:
+    if train.steps is not None:
+        return max(1, round(train.steps * share))
+    if train.tokens is not None:
+        mean = float(packing.lengths.mean())  # the budget counts real tokens, not padding
+        return max(1, math.ceil(train.tokens * share / (rows * mean)))
+    return max(1, math.ceil((train.epochs or 1.0) * share * len(packing) / rows))
+
+
+def _micro(train: PretrainConfig, length: int, rows: int) -> int:
+    """The largest divisor of the step's rows that fits the micro-batch: all micro-batches have one shape."""
+    most = max(1, min(rows, train.micro_batch_tokens // length))
+    return max(n for n in range(1, most + 1) if rows % n == 0)
+
+
+def _rows(source: PackedSource) -> str:
+    return ", ".join(f"{p.steps:,} of {p.rows} × {p.length} over {count(len(p.packing))} rows" for p in source.phases)
+
+
+def _with_evaluations(train: PretrainConfig, steps: int) -> PretrainConfig:
+    """Twenty evaluations over the run, unless the recipe says how often."""
+    return train if train.evaluate_every is not None else train.model_copy(update={"evaluate_every": max(1, steps // 20)})
+
+
+def _validation_losses(network: Network, inputs: Inputs, objective: Objective, phase: components.Phase) -> dict[str, Any] | None:
+    if inputs.validation is None or len(inputs.validation) == 0:
+        return None
+    length = min(phase.train.lengths)
+    packing = _packing(inputs.validation, objective, phase.train, length, inputs.seed)
+    batches = fixed_batches(packing, objective, length=length, tokens=phase.train.validation_tokens, seed=inputs.seed)
+    parts = mean_losses(network, objective, batches)
+    return {"loss": sum(objective.parts[part] * value for part, value in parts.items()), "parts": parts}
+
+
+def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> Any:
+    if inputs.validation is None or len(inputs.validation) == 0:
+        return None
+
+    def validate(network: Network) -> Validation:
+        found = _validation_losses(network, inputs, objective, phase)
+        return Validation(found["loss"], found) if found and found["parts"] else Validation(math.inf, {})
+
+    return validate
+
+
+def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
+    tokenizer = inputs.tokenizer if inputs.start is not None else inputs.tokenizer.with_max_length(longest)
+    task = None
+    if "masked-lm" in network.roles:
+        kind = TASKS.get("fill-mask")
+        task = kind(kind.Config(), Vocabulary.of(tokenizer))
+    return Bundle(network, tokenizer, task, extra=inputs.start.extra if inputs.start else {})
+
+
+def _fills(bundle: Bundle, texts: list[str]) -> list[dict[str, Any]]:
+    if bundle.task is None or not texts:
+        return []
+    answers = bundle.predict(texts, top_k=5)
+    return [
+        {"text": text, "answers": [{"token": a["token_str"], "score": a["score"]} for a in answer]}
+        for text, answer in zip(texts, answers, strict=True)
+        if answer and isinstance(answer[0], Mapping)
+    ]
+
+
+def _summary(
+    network: Network,
+    objective: Objective,
+    source: PackedSource,
+    trained: Trained,
+    validation: dict[str, Any] | None,
+    fills: list[dict[str, Any]],
+    phase: components.Phase,
+) -> dict[str, Any]:
+    return {
+        "format": files.FORMAT,
+        "model": {"kind": network.backbone.MODEL_TYPE, "class": network.class_name, **network.backbone.config.plain()},
+        "parameters": parameters(network),
+        "objective": list(objective.parts),
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "seconds": trained.seconds,
+        "loss": trained.last.get("loss"),
+        "validation": validation,
+        "lengths": {str(p.length): {"steps": p.steps, "rows": len(p.packing)} for p in source.phases},
+        "compute": trained.compute.plain(),
+        "settings": phase.train.plain(),
+        "fills": fills,
+    }
+
+
+def extended(bundle: Bundle, words: list[str]) -> Bundle:
+    """A bundle whose vocabulary has gained words: each new row of the embedding starts as the mean of its old pieces' rows.
+
+    The output bias of a new word starts as the mean of its pieces' too.
+    """
+    tokenizer, pieces = extend(bundle.tokenizer, words)
+    old = bundle.network
+    config = old.backbone.config.model_copy(update={"vocab_size": len(tokenizer)})
+    network = Network.build(type(old.backbone), config, old.roles)
+    before, after = old.state_dict(), network.state_dict()
+    with torch.no_grad():
+        for name, tensor in after.items():
+            rows = before[name].shape[0] if before[name].shape != tensor.shape else None
+            tensor[:rows].copy_(before[name]) if rows else tensor.copy_(before[name])
+            if rows:
+                for new, parts in pieces.items():
+                    tensor[new] = before[name][parts].mean(0)
+    task = type(bundle.task)(bundle.task.config, Vocabulary.of(tokenizer)) if bundle.task and not bundle.labels else None
+    return Bundle(network, tokenizer, task, extra=bundle.extra, about=bundle.about)

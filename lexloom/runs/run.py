@@ -1,0 +1,194 @@
+"""A recipe run from its first stage to its last: finished stages are reused, an interrupted one goes on, a changed one runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from lexloom import files
+from lexloom.console import Console
+from lexloom.runs.prepare import prepare
+from lexloom.runs.recipe import Plan
+from lexloom.runs.stage import Stage, content
+from lexloom.text.corpus import Corpus
+from lexloom.text.tokenizer import Tokenizer, train_tokenizer
+
+SAMPLES, SAMPLE_CHARACTERS = 3, 300
+
+
+@dataclass
+class Work:
+    """A stage with what makes it."""
+
+    stage: Stage
+    make: Callable[[], None]
+
+
+class Run:
+    """One recipe in one run folder.
+
+    Args:
+        folder: RUN.
+        only: the last stage to run, by name (`pretrain`); all where None.
+        flat: the stage whose folder is RUN itself, for verbs of a single stage.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, console: Console, *, only: str | None = None, flat: str | None = None) -> None:
+        self.plan, self.recipe, self.folder, self.console = plan, plan.recipe, folder, console
+        self.only, self.flat = only, flat
+
+    def path(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.folder if name == self.flat else self.folder / name
+
+    def execute(self) -> Path:
+        """Runs what is not finished, writes the report, and returns RUN.
+
+        Raises:
+            ConfigError, DataError: see the stages; nothing that is finished is lost.
+            Interrupted: a signal came during training; the same command goes on.
+        """
+        from lexloom import compute
+        from lexloom.runs.components import settle
+        from lexloom.runs.report import write_report
+
+        settle(self.plan)
+        with files.locked(self.folder):
+            self._write_recipe()
+            files.write_json(self.folder / "environment.json", compute.environment())
+            for work in self.works():
+                if work.stage.begin(self.console):
+                    work.make()
+                    work.stage.end()
+                if self.only is not None and work.stage.name == self.only:
+                    break
+            report = write_report(self.folder)
+        self.console.say(f"report: {report}")
+        return self.folder
+
+    def dry(self) -> list[dict[str, str]]:
+        """Each stage, whether it would run, and why; nothing is written. A stage after one that runs runs too if it gives another result."""
+        found, fresh = [], False
+        for name, stage in self._dry_stages():
+            why = "runs, for a stage before it does" if fresh or stage is None else stage.why()
+            fresh = fresh or why.startswith("runs")
+            found.append({"stage": name, "folder": str(self.path(name)), "what": why})
+        return found
+
+    def _dry_stages(self) -> Iterator[tuple[str, Stage | None]]:
+        names = [work for work, there in (("corpus", self.recipe.prepare), ("tokenizer", self.recipe.tokenizer)) if there is not None]
+        names += ["shards"] if self.recipe.phases else []
+        works, done = self.works(), 0
+        for name in [*names, *self.phase_names(), *(f"finetune/{task}" for task in self.recipe.finetune)]:
+            try:  # what a stage depends on is only known when the stages before it are there
+                stage = next(works).stage
+            except (OSError, StopIteration):
+                stage = None
+            yield name, stage
+            done += 1
+
+    def works(self) -> Iterator[Work]:
+        """The stages in order. Each is made when it is reached, for it depends on what the ones before it wrote."""
+        if self.recipe.prepare is not None:
+            yield self._corpus()
+        if self.recipe.tokenizer is not None:
+            yield self._tokenizer()
+        if self.recipe.phases:
+            yield from self._pretraining()
+        for name in self.recipe.finetune:
+            yield self._finetune(name)
+
+    def phase_names(self) -> list[str]:
+        """`pretrain`, or `pretrain-1` … where there are several phases."""
+        n = len(self.recipe.phases)
+        return ["pretrain"] if n == 1 else [f"pretrain-{i + 1}" for i in range(n)]
+
+    def _write_recipe(self) -> None:
+        with files.replacing(self.folder / "recipe.yaml", "w") as file:
+            yaml = YAML(typ="safe", pure=True)
+            yaml.default_flow_style = False
+            yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+            yaml.dump(self.recipe.model_dump(mode="json", by_alias=True, exclude_none=True), file)
+
+    def _corpus(self) -> Work:
+        config = self.recipe.prepare
+        assert config is not None
+        sources = {name: content(self.plan.path(name)) for name in config.sources}
+        stage = Stage("corpus", self.path("corpus"), {"settings": config.plain(), "sources": sources, "seed": self.recipe.seed})
+
+        def make() -> None:
+            with self.console.progress("preparing", None, "bytes") as progress:
+                corpus = prepare(config, stage.folder, base=self.plan.base, seed=self.recipe.seed, report=reporter(progress))
+            self.console.say(f"corpus: {corpus}")
+
+        return Work(stage, make)
+
+    def _tokenizer(self) -> Work:
+        config = self.recipe.tokenizer
+        assert config is not None
+        corpus = self.path("corpus")
+        stage = Stage("tokenizer", self.path("tokenizer"), {"settings": config.plain(), "corpus": content(corpus)})
+
+        def make() -> None:
+            make_tokenizer(corpus, stage.folder, config)
+
+        return Work(stage, make)
+
+    def _pretraining(self) -> Iterator[Work]:
+        from lexloom.runs import pretrain
+
+        yield from pretrain.works(self)
+
+    def _finetune(self, name: str) -> Work:
+        from lexloom.runs import finetune
+
+        return finetune.work(self, name)
+
+
+def make_tokenizer(corpus: Path, out: Path, config: Any) -> Tokenizer:
+    """Trains a tokenizer on a corpus folder and writes it with `report.json` beside its files."""
+    texts = Corpus.open(corpus)
+    tokenizer = train_tokenizer((document.text for document in texts.documents("train")), config)
+    with files.new_folder(out, kind="tokenizer") as folder:
+        tokenizer.save(folder)
+        files.write_json(folder / "report.json", tokenizer_report(tokenizer, texts, config.kind))
+    return tokenizer
+
+
+def tokenizer_report(tokenizer: Tokenizer, corpus: Corpus, kind: str) -> dict[str, Any]:
+    """Size, characters a token, share of unknown tokens, and a few texts in pieces, on the validation split where there is one."""
+    split = "validation" if corpus.count("validation") else "train"
+    characters = tokens = unknown = 0
+    samples = []
+    for i, document in enumerate(corpus.documents(split)):
+        if i >= 200:
+            break
+        text = document.text[:20_000]
+        ids = tokenizer.encode_plain([text])[0]
+        characters, tokens, unknown = characters + len(text), tokens + len(ids), unknown + int((ids == tokenizer.unk_id).sum())
+        if len(samples) < SAMPLES:
+            sample = text[:SAMPLE_CHARACTERS]
+            samples.append({"text": sample, "tokens": [tokenizer.token(int(t)) for t in tokenizer.encode_plain([sample])[0]]})
+    return {
+        "format": files.FORMAT,
+        "kind": kind,
+        "vocab_size": len(tokenizer),
+        "split": split,
+        "characters_per_token": characters / max(1, tokens),
+        "unk_rate": unknown / max(1, tokens),
+        "samples": samples,
+    }
+
+
+def reporter(progress: Any) -> Callable[[dict[str, Any]], None]:
+    """Shows the events of `prepare` as progress in bytes."""
+
+    def report(event: dict[str, Any]) -> None:
+        progress.total = event.get("total_bytes") or progress.total
+        progress.update(event.get("done_bytes", progress.done))
+
+    return report

@@ -1,0 +1,234 @@
+"""The verbs as Python functions: what the command line does, with paths, lists of rows or DataFrames.
+
+Each imports what it needs when it is called, so that a misspelt recipe is told before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lexloom.console import Console
+
+if TYPE_CHECKING:
+    from lexloom.hub.bundle import Bundle
+    from lexloom.runs.check import Findings
+    from lexloom.runs.evaluate import Evaluation
+    from lexloom.runs.predict import Predicted
+    from lexloom.runs.recipe import Plan
+    from lexloom.text.corpus import Corpus
+    from lexloom.text.tokenizer import Tokenizer
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def run(
+    recipe: Path | str | Mapping[str, Any],
+    *,
+    out: Path | str | None = None,
+    settings: Sequence[str] = (),
+    dry_run: bool = False,
+    console: Console | None = None,
+    **overrides: Any,
+) -> Path | list[dict[str, str]]:
+    """Runs a recipe: all stages; finished ones are reused, an interrupted one resumes.
+
+    Args:
+        recipe: a file, or the same as a mapping (paths are then relative to the working folder).
+        out: RUN; `runs/<recipe name>` where None.
+        settings: `a.b=value` texts, as `--set` takes them.
+        dry_run: say which stages would run and why, write nothing.
+        overrides: settings by keyword, `__` for the dot: `pretrain__train__tokens="2M"`.
+
+    Returns:
+        RUN, or for a dry run one mapping a stage.
+
+    Example:
+        >>> lexloom.run("recipe.yaml", out="runs/first", pretrain__train__tokens="2M")
+    """
+    from lexloom.runs.run import Run
+
+    plan = _plan(recipe, [*settings, *(f"{name.replace('__', '.')}={value}" for name, value in overrides.items())])
+    work = Run(plan, _out(plan, out), console or Console())
+    return work.dry() if dry_run else work.execute()
+
+
+def demo(out: Path | str | None = None, *, console: Console | None = None) -> Path:
+    """The recipe that needs no data: models of the documentation inside the user's own Python."""
+    from lexloom.runs import demo as demonstration
+
+    return demonstration.demo(Path(out) if out is not None else None, console=console or Console())
+
+
+def prepare(sources: Sequence[Path | str], out: Path | str, *, seed: int = 1, console: Console | None = None, **settings: Any) -> Corpus:
+    """Cleans, de-duplicates and splits texts into a corpus folder.
+
+    Args:
+        settings: keys of the `prepare:` block of a recipe, such as `language="zh"` or `split={"validation": 0.02}`.
+
+    Example:
+        >>> lexloom.prepare(["texts/"], "corpus", language="en")
+    """
+    from lexloom.runs import prepare as preparing
+    from lexloom.runs.run import reporter
+
+    config = preparing.PrepareConfig.read({"sources": [str(source) for source in sources], **settings})
+    with (console or Console()).progress("preparing", None, "bytes") as progress:
+        return preparing.prepare(config, Path(out), base=Path.cwd(), seed=seed, report=reporter(progress))
+
+
+def tokenizer(corpus: Path | str, out: Path | str, **settings: Any) -> Tokenizer:
+    """Trains a tokenizer on a corpus folder.
+
+    Args:
+        settings: keys of the `tokenizer:` block of a recipe: `kind`, `vocab_size`, …
+
+    Example:
+        >>> lexloom.train_tokenizer("corpus", "tokenizer", kind="wordpiece", vocab_size=16000)
+    """
+    from lexloom.runs.run import make_tokenizer
+    from lexloom.text.tokenizer import TokenizerConfig
+
+    return make_tokenizer(Path(corpus), Path(out), TokenizerConfig.read(settings))
+
+
+def pretrain(
+    recipe: Path | str | Mapping[str, Any], *, out: Path | str | None = None, settings: Sequence[str] = (), console: Console | None = None
+) -> Path:
+    """Runs a recipe up to its last phase of pre-training; RUN is that stage's folder, so the model is `RUN/bundle`."""
+    from lexloom.runs.run import Run
+
+    plan = _plan(recipe, settings)
+    last = "pretrain" if len(plan.recipe.phases) < 2 else f"pretrain-{len(plan.recipe.phases)}"
+    return Run(plan, _out(plan, out), console or Console(), only=last, flat=last).execute()
+
+
+def finetune(
+    bundle: Path | str,
+    *,
+    task: str = "text-classification",
+    train: Path | str | Rows,
+    out: Path | str,
+    validation: Path | str | Rows | None = None,
+    test: Path | str | Rows | None = None,
+    settings: Sequence[str] = (),
+    seed: int = 1,
+    console: Console | None = None,
+) -> Path:
+    """Fine-tunes a bundle for a task; RUN is the stage's folder, so the model is `RUN/bundle`.
+
+    Args:
+        train, validation, test: files, lists of rows, or DataFrames.
+        settings: `a.b=value` below the task: `train.epochs=5`, `settings.long_texts=windows`.
+
+    Example:
+        >>> lexloom.finetune("runs/first/pretrain/bundle", train="train.jsonl", test="test.jsonl", out="runs/topics")
+    """
+    from lexloom.runs import recipe as recipes
+    from lexloom.runs.run import Run
+
+    out = Path(out)
+    data = {name: _file(rows, name, out) for name, rows in (("train", train), ("validation", validation), ("test", test)) if rows is not None}
+    section = {"task": task, "from": str(Path(bundle).resolve()), "data": data}
+    value = {"name": out.name or "finetune", "seed": seed, "finetune": {"task": section}}
+    plan = recipes.from_mapping(value, Path.cwd(), overrides=[f"finetune.task.{setting}" for setting in settings])
+    return Run(plan, out, console or Console(), flat="finetune/task").execute()
+
+
+def evaluate(bundle: Path | str, data: Path | str | Rows, *, against: Path | str | None = None, by: str | None = None) -> Evaluation:
+    """Scores a bundle on labelled rows: n, metrics with 95 % bootstrap intervals, baselines, and the difference to another bundle.
+
+    Example:
+        >>> print(lexloom.evaluate("runs/topics/bundle", "test.jsonl"))
+    """
+    from lexloom.runs import evaluate as evaluating
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(_file(data, "rows", Path(folder)))
+        return evaluating.evaluate(Path(bundle), file, against=Path(against) if against is not None else None, by=by)
+
+
+def predict(bundle: Path | str | Bundle, texts: Any = None, **options: Any) -> list[Any]:
+    """Answers for a list of texts, rows, or a DataFrame; for files see `predict_file`.
+
+    Example:
+        >>> lexloom.predict("runs/topics/bundle", ["a text", "another"])
+    """
+    from lexloom.hub.bundle import load
+
+    found = load(bundle) if isinstance(bundle, str | Path) else bundle
+    return found.predict(_records(texts), **options)
+
+
+def predict_file(bundle: Path | str, source: Path | str, output: Path | str, **options: Any) -> Predicted:
+    """Answers for every row of a file, into a file with the same columns; an interrupted one goes on."""
+    from lexloom.runs import predict as predicting
+
+    return predicting.predict_file(Path(bundle), Path(source), Path(output), **options)
+
+
+def check(path: Path | str, *, settings: Sequence[str] = (), **options: Any) -> Findings:
+    """Looks at a recipe or at data before anything runs: faults of the data, memory, disk, steps."""
+    from lexloom.runs import check as checking
+
+    return checking.check(Path(path), overrides=settings, **options)
+
+
+def report(run: Path | str) -> Path:
+    """Writes `RUN/report.html` anew and returns its path."""
+    from lexloom.runs.report import write_report
+
+    return write_report(run)
+
+
+def components(kind: str | None = None) -> list[dict[str, str]]:
+    """What recipes can name, with the first line of its documentation; read without importing any of it.
+
+    Args:
+        kind: `models`, `objectives`, `tasks`, or all where None.
+    """
+    from lexloom.errors import unknown
+    from lexloom.runs.recipe import KINDS, registries
+
+    named = {"models": "architecture", "objectives": "objective", "tasks": "task"}
+    if kind is not None and kind not in named:
+        raise unknown("kind of component", kind, named)
+    found = registries()
+    assert set(found) == set(KINDS)
+    return [
+        {"kind": plural, "name": name, "what": entry.summary}
+        for plural, one in named.items()
+        if kind in (None, plural)
+        for name, entry in sorted(found[one].found().items())
+    ]
+
+
+def _plan(recipe: Path | str | Mapping[str, Any], settings: Sequence[str]) -> Plan:
+    from lexloom.runs import recipe as recipes
+
+    if isinstance(recipe, Mapping):
+        return recipes.from_mapping(dict(recipe), Path.cwd(), overrides=settings)
+    return recipes.read(recipe, overrides=settings)
+
+
+def _out(plan: Plan, out: Path | str | None) -> Path:
+    return Path(out) if out is not None else Path("runs") / plan.recipe.name
+
+
+def _records(texts: Any) -> Any:
+    """Rows out of a DataFrame (anything with `to_dict`), else what was given."""
+    return texts.to_dict("records") if hasattr(texts, "to_dict") else texts
+
+
+def _file(rows: Any, name: str, folder: Path) -> str:
+    """The path of a file, or of rows written to one."""
+    if isinstance(rows, str | Path):
+        return str(Path(rows).resolve())
+    from lexloom import files
+    from lexloom.console import json_line
+
+    path = folder / f"{name}.jsonl"
+    files.write_text(path, "".join(json_line(dict(row)) + "\n" for row in _records(rows)))
+    return str(path.resolve())

@@ -1,0 +1,1 @@
+"""Tasks: objectives that also answer and are scored; one a file."""

@@ -1,0 +1,1 @@
+"""Text: documents, tokenizers, shards and packings. No torch here."""

@@ -1,0 +1,73 @@
+"""Splits: which documents train, which validate, which test. By document, by group, or by date; keyed, so that order plays no part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from lexloom import keys
+from lexloom.config import Config
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+Marks = npt.NDArray[np.uint8]
+
+
+class SplitConfig(Config):
+    """What is held out. A document's place depends on the seed and its id (or group) alone, so a corpus can grow and keep its splits."""
+
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
+    """Share of the documents (or groups) held out to watch training."""
+    test: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    by: Literal["document", "group", "date"] | None = None
+    """Default: `group` or `date` where such a column is named, else `document`. By date, the newest test and the next newest validate."""
+    group: str | None = None
+    """Column whose equal values stay together; the same as `columns.group`."""
+    date: str | None = None
+    """Column that says when; the same as `columns.date`."""
+
+
+def hashed(names: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """64-bit hashes of names, the same on every machine."""
+    return np.array(
+        [int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") for name in names],
+        dtype=np.uint64,
+    )
+
+
+def by_key(names: npt.NDArray[np.uint64], config: SplitConfig, seed: int) -> Marks:
+    """Splits by hashes of ids or groups, (N,) -> (N,): equal ones stay together.
+
+    A share that is asked for gets at least one document or group, as long as one is left for training.
+    """
+    unique, inverse = np.unique(names, return_inverse=True)
+    drawn = keys.uniform(keys.key(seed, "split", unique), 1)[:, 0]
+    marks = np.where(drawn < config.test, TEST, np.where(drawn < config.test + config.validation, VALIDATION, TRAIN)).astype(np.uint8)
+    for mark, share in ((TEST, config.test), (VALIDATION, config.validation)):
+        free = np.flatnonzero(marks == TRAIN)
+        if share > 0 and not (marks == mark).any() and len(free) > 1:
+            marks[free[np.argmin(drawn[free])]] = mark
+    if len(marks) and not (marks == TRAIN).any():
+        marks[np.argmax(drawn)] = TRAIN
+    return marks[inverse]
+
+
+def by_date(dates: npt.NDArray[np.int64], config: SplitConfig) -> Marks:
+    """Splits by dates that grow with time, (N,) -> (N,): the newest test, the next validate; one date is never divided.
+
+    Shares are met as nearly as whole dates allow; training keeps at least the oldest date.
+    """
+    unique, inverse, counts = np.unique(dates, return_inverse=True, return_counts=True)
+    marks = np.zeros(len(unique), dtype=np.uint8)
+    end = len(unique)
+    for mark, share in ((TEST, config.test), (VALIDATION, config.validation)):
+        if share > 0 and end > 1:
+            held = np.cumsum(counts[1:end][::-1])
+            take = int(np.argmin(np.abs(held - share * len(dates)))) + 1
+            marks[end - take : end] = mark
+            end -= take
+    return marks[inverse]

@@ -1,0 +1,319 @@
+"""The log of a training run: `metrics.jsonl` is the truth, TensorBoard's event files and `loss.svg` are made from it.
+
+One JSON object a line and one line a step, in growing order of `step`:
+
+    {"step": 200, "time": 1790000000.123, "loss": 5.21, "parts": {"masked-lm": 4.6, "next-sentence": 0.61}, "learning_rate": 0.001,
+     "gradient_norm": 0.8, "tokens": 3276800, "seconds": 471.2, "tokens_per_second": 6951.0, "validation": {"loss": 5.0, "parts": {…}}}
+
+Only `step` is needed. `tokens` and `seconds` count from the start of the run, `time` is the clock (added here). Floats read back
+exactly; those that are not finite are the strings "nan", "inf", "-inf", for the log of a step that went wrong is the one that is wanted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from lexloom import files, svg
+from lexloom.console import count, json_line
+
+METRICS, PLOT = "metrics.jsonl", "loss.svg"
+MAX_LINE_BYTES, MAX_POINTS = 1 << 20, 2000
+_SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def lines(folder: Path | str) -> Iterator[dict[str, Any]]:
+    """The lines of a folder's log in order of their steps; damaged ones and steps that were logged before are passed over."""
+    path, last = Path(folder) / METRICS, -1
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        while raw := file.readline(MAX_LINE_BYTES):
+            found = _parsed(raw)
+            if found is not None and found["step"] > last:
+                last = found["step"]
+                yield found
+
+
+def read(folder: Path | str) -> list[dict[str, Any]]:
+    """All of `lines` at once."""
+    return list(lines(folder))
+
+
+class MetricsLog:
+    """Writes a folder's log, a line a step. A kill can only cut the last line, and that one is dropped at the next opening.
+
+    Args:
+        folder: where `metrics.jsonl` is; made if need be.
+        tensorboard: event files too.
+    """
+
+    def __init__(self, folder: Path | str, *, tensorboard: bool = True) -> None:
+        self.folder = Path(folder)
+        self._file: IO[bytes] | None = None
+        self._events: _Events | None = None
+        self._tensorboard = tensorboard
+        self.last_step = -1
+        self.truncate(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def truncate(self, after_step: int | None) -> None:
+        """Drops what was logged after step `after_step`, and lines that are damaged or double; all at once or not at all.
+
+        To be called with the step of the checkpoint that a run goes on from. None drops nothing but the damaged.
+        """
+        self.close()
+        path = self.folder / METRICS
+        last, n_bytes = -1, 0
+        for step, raw in self._kept(path, after_step):
+            last, n_bytes = step, n_bytes + len(raw)
+        self.last_step = last
+        if path.is_file() and path.stat().st_size != n_bytes:
+            with files.replacing(path) as new:
+                new.writelines(raw for _, raw in self._kept(path, after_step))
+            if self._tensorboard and _Events.present(self.folder):
+                self._events = _Events.opened(self.folder)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Adds the line of one step; when this returns, a kill of the process does not lose it.
+
+        Raises:
+            ValueError: `step` is missing, or not greater than the last one.
+        """
+        step = values.get("step")
+        if not isinstance(step, int) or step <= self.last_step:
+            raise ValueError(f"the step of a line must be an integer above {self.last_step}, got {step!r}")
+        line = {"step": step, "time": round(time.time(), 3), **values}
+        if self._file is None:
+            self._file = files.appending(self.folder / METRICS)
+        if self._tensorboard and self._events is None:
+            self._events = _Events.opened(self.folder)
+        self._file.write(json_line(line).encode() + b"\n")
+        self._file.flush()
+        self.last_step = step
+        if self._events:
+            self._events.add(line)
+
+    def sync(self) -> None:
+        """Brings the log onto the disk, before a checkpoint that counts on it: then not even a power cut leaves a gap."""
+        if self._file:
+            os.fsync(self._file.fileno())
+
+    def draw(self) -> Path:
+        """Writes `loss.svg` from what is logged so far."""
+        return draw(self.folder)
+
+    def close(self) -> None:
+        """Closes the files; the next `write` opens them again."""
+        if self._file:
+            self._file.close()
+        if self._events:
+            self._events.close()
+        self._file = self._events = None
+
+    def _kept(self, path: Path, after_step: int | None) -> Iterator[tuple[int, bytes]]:
+        """(step, line) of each line to keep."""
+        if not path.is_file():
+            return
+        last, highest = -1, math.inf if after_step is None else after_step
+        with path.open("rb") as file:
+            while raw := file.readline(MAX_LINE_BYTES):
+                found = _parsed(raw)
+                if found is not None and last < found["step"] <= highest:
+                    last = found["step"]
+                    yield last, raw
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The loss over the steps, thinned to at most `MAX_POINTS` points."""
+
+    training: list[svg.Point]
+    smooth: list[svg.Point]
+    validation: list[svg.Point]
+
+    def series(self) -> list[svg.Series]:
+        """As a chart draws them."""
+        raw = svg.Series("training, each step", self.training, "faint", 1)
+        smooth = svg.Series("training, smoothed", self.smooth, "line", 1)
+        return [raw, smooth, svg.Series("validation", self.validation, "dots", 2)]
+
+    def words(self) -> str:
+        """What the chart shows, for those who do not see it."""
+        told = []
+        for name, points in (("Training loss, smoothed,", self.smooth), ("Validation loss", self.validation)):
+            if points:
+                (_, first), (step, last) = points[0], points[-1]
+                told.append(f"{name} goes from {first:.3f} to {last:.3f} at step {count(step)}.")
+        return " ".join(told)
+
+
+def curve(folder: Path | str) -> Curve:
+    """The loss of a folder's log, read as a stream: memory does not grow with the run."""
+    training, validation = _Thinned(), _Thinned()
+    for line in lines(folder):
+        inner = line.get("validation")
+        training.add(line["step"], line.get("loss"))
+        validation.add(line["step"], inner.get("loss") if isinstance(inner, Mapping) else None)
+    points = training.points()
+    return Curve(points, smoothed(points), validation.points())
+
+
+def draw(folder: Path | str) -> Path:
+    """Writes `loss.svg` beside a folder's log and returns its path."""
+    found = curve(folder)
+    path = Path(folder) / PLOT
+    files.write_text(path, svg.line_chart(found.series(), title="Loss", x_label="step", y_label="loss", description=found.words()))
+    return path
+
+
+def smoothed(points: list[svg.Point], share: float = 0.05) -> list[svg.Point]:
+    """A straight line fitted around each point, over `share` of all points (Cleveland 1979, unweighted).
+
+    Unlike a running mean it neither lags behind a falling loss nor bends at the ends.
+    """
+    n = len(points)
+    width = min(n, 2 * max(int(n * share / 2), min(10, n // 8)) + 1)
+    spread = width * (width * width - 1) / 12
+    sums = list(itertools.accumulate((y for _, y in points), initial=0.0))
+    moments = list(itertools.accumulate((i * y for i, (_, y) in enumerate(points)), initial=0.0))
+    found = []
+    for i, (x, _) in enumerate(points):
+        low = min(max(0, i - width // 2), n - width)
+        middle, total = low + (width - 1) / 2, sums[low + width] - sums[low]
+        slope = (moments[low + width] - moments[low] - middle * total) / spread if spread else 0.0
+        found.append((x, total / width + slope * (i - middle)))
+    return found
+
+
+class _Thinned:
+    """Points in bounded memory: when there are too many, neighbours become their mean."""
+
+    def __init__(self) -> None:
+        self._sums: list[tuple[float, float, int]] = []
+        self._each = 1
+
+    def add(self, x: float, y: Any) -> None:
+        if isinstance(y, bool) or not isinstance(y, int | float) or not math.isfinite(y):
+            return
+        if self._sums and self._sums[-1][2] < self._each:
+            last = self._sums[-1]
+            self._sums[-1] = (last[0] + x, last[1] + y, last[2] + 1)
+        else:
+            self._sums.append((x, float(y), 1))
+        if len(self._sums) > MAX_POINTS:
+            pairs = zip(self._sums[::2], [*self._sums[1::2], (0.0, 0.0, 0)], strict=False)
+            self._sums, self._each = [(a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a, b in pairs], 2 * self._each
+
+    def points(self) -> list[svg.Point]:
+        return [(x / n, y / n) for x, y, n in self._sums]
+
+
+class _Events:
+    """TensorBoard's event file of a folder, made anew from the log whenever it is opened: a resumed run shows no point twice and no gap."""
+
+    PATTERN = "events.out.tfevents.*.lexloom"
+
+    def __init__(self, file: IO[bytes]) -> None:
+        # TensorBoard's record writer, not its EventFileWriter: that one has a thread, loses its queue in a kill, and imports
+        # TensorFlow where it finds it.
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._proto, self._summary, self._records = event_pb2, summary_pb2, RecordWriter(file)
+
+    @classmethod
+    def present(cls, folder: Path) -> bool:
+        return any(folder.glob(cls.PATTERN))
+
+    @classmethod
+    def opened(cls, folder: Path) -> _Events | None:
+        """A new event file that holds all of the log, in place of the old one."""
+        old = list(folder.glob(cls.PATTERN))
+        path = folder / cls.PATTERN.replace("*", str(time.time_ns()))
+        try:
+            events = cls(files.appending(path))
+        except ImportError as error:
+            warnings.warn(f"no TensorBoard event files: tensorboard cannot be imported ({error})", stacklevel=3)
+            files.remove(path)
+            return None
+        events._begin()
+        for line in lines(folder):
+            events._put(line)
+        events._records.flush()
+        for file in old:  # a TensorBoard that reads the old file would stop at its disappearance, but goes on to the new one at its end
+            if file.stat().st_size:
+                files.write_bytes(file, b"")
+            else:
+                files.remove(file)
+        return events
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """The scalars of one step, flushed."""
+        self._put(line)
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _begin(self) -> None:
+        """The start of a session at step 0 makes a TensorBoard that is already looking forget what it read from the old file."""
+        now, start = time.time(), self._proto.SessionLog(status=self._proto.SessionLog.START)
+        self._records.write(self._proto.Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        self._records.write(self._proto.Event(wall_time=now, step=0, session_log=start).SerializeToString())
+
+    def _put(self, line: Mapping[str, Any]) -> None:
+        values = [self._summary.Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(line)]
+        if values:
+            clock = line.get("time")
+            event = self._proto.Event(wall_time=clock if isinstance(clock, int | float) else 0.0, step=line["step"])
+            event.summary.CopyFrom(self._summary.Summary(value=values))
+            self._records.write(event.SerializeToString())
+
+
+def _scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(tag, value) of a line: `train/loss`, `train/parts/masked-lm`, `validation/loss`, …"""
+    for key, value in line.items():
+        if key not in ("step", "time"):
+            yield from _flat(key if isinstance(value, Mapping) and key == "validation" else f"train/{key}", value)
+
+
+def _flat(tag: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{tag}/{key}", inner)
+    elif hasattr(value, "item"):
+        yield from _flat(tag, value.item())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield tag, float(value)
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """A line of the log, or None where it is cut or damaged."""
+    if not raw.endswith(b"\n"):
+        return None
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    good = isinstance(found, dict) and isinstance(found.get("step"), int) and not isinstance(found["step"], bool) and found["step"] >= 0
+    return {key: _restored(value) for key, value in found.items()} if good else None
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(inner) for key, inner in value.items()}
+    return _SPECIAL.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,150 @@
+"""AdamW (Loshchilov and Hutter 2019) over fp32 masters, and learning-rate schedules.
+
+The network may compute in bfloat16; masters, moments and accumulated gradients stay fp32 here, and checkpoints and bundles hold the masters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lexloom.config import Config
+from lexloom.errors import CheckpointError
+
+
+class OptimizerConfig(Config):
+    """AdamW's settings and the schedule of its rate."""
+
+    learning_rate: float = Field(5e-4, gt=0)
+    schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+    warmup: float = Field(0.06, ge=0)  # a share of all steps, or steps where 1 or more
+    decay: float = Field(0.2, gt=0, le=1)  # the last share of the steps, in which wsd falls to 0
+    weight_decay: float = Field(0.01, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    clip: float = Field(1.0, gt=0)
+
+
+def rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The learning rate of step 0 … steps-1: linear warm-up, then linear, cosine, warm-up–stable–decay (Hu et al. 2024) or constant.
+
+    Linear, cosine and wsd reach 0 one step after the last.
+    """
+    warm = config.warmup if config.warmup >= 1 else config.warmup * steps
+    if step < warm:
+        return config.learning_rate * (step + 1) / (math.ceil(warm) + 1 if warm else 1)
+    rest = max(1.0, steps - warm)
+    left = (steps - step) / rest
+    factors = {
+        "linear": left,
+        "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
+        "wsd": min(1.0, (steps - step) / max(1.0, config.decay * steps)),
+        "constant": 1.0,
+    }
+    return config.learning_rate * max(0.0, factors[config.schedule])
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Weight decay is for matrices: not for biases and norms."""
+    return parameter.ndim > 1
+
+
+class AdamW:
+    """The one owner of fp32 masters, moments and accumulated gradients.
+
+    Args:
+        parameters: own name -> parameter of the network; those that need no gradient are left out.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
+        self.config = config
+        self.parameters = {name: p for name, p in parameters if p.requires_grad}
+        # Where the network computes in fp32 or fp64 its own tensors are the masters.
+        self.masters = {n: p.data if p.dtype in (torch.float32, torch.float64) else p.data.float() for n, p in self.parameters.items()}
+        self.moments = {n: (torch.zeros_like(m), torch.zeros_like(m)) for n, m in self.masters.items()}
+        self.gradients = {n: torch.zeros_like(m) for n, m in self.masters.items()}
+        self.steps = 0
+
+    def adopt(self, masters: Mapping[str, Tensor]) -> None:
+        """Takes full-precision weights as masters, e.g. those that a bundle held before the network was cast down."""
+        for name, master in self.masters.items():
+            if name in masters:
+                master.copy_(masters[name])
+        self._publish()
+
+    def collect(self) -> None:
+        """Adds the network's gradients to the fp32 ones and clears them; once after each micro-batch's backward."""
+        names = [n for n, p in self.parameters.items() if p.grad is not None]
+        found = [self.parameters[n].grad.to(self.gradients[n].dtype) for n in names]  # type: ignore[union-attr]
+        torch._foreach_add_([self.gradients[n] for n in names], found)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def norm(self) -> Tensor:
+        """The 2-norm of all accumulated gradients."""
+        return torch.stack(torch._foreach_norm(list(self.gradients.values()))).norm()
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, norm: Tensor | None = None) -> None:
+        """Clips by the global norm, updates the masters, writes them back into the network, clears the gradients."""
+        norm = self.norm() if norm is None else norm
+        scale = torch.clamp(self.config.clip / (norm + 1e-6), max=1.0)
+        torch._foreach_mul_(list(self.gradients.values()), scale)
+        self.steps += 1
+        for decayed in (True, False):
+            self._update([n for n, m in self.masters.items() if decays(n, m) == decayed], learning_rate, decayed)
+        self._publish()
+        torch._foreach_zero_(list(self.gradients.values()))
+
+    def _update(self, names: list[str], learning_rate: float, decayed: bool) -> None:
+        if not names:
+            return
+        c = self.config
+        torch._fused_adamw_(
+            [self.masters[n] for n in names],
+            [self.gradients[n] for n in names],
+            [self.moments[n][0] for n in names],
+            [self.moments[n][1] for n in names],
+            [],
+            [torch.tensor(float(self.steps), device=self.masters[n].device) for n in names],
+            lr=learning_rate,
+            beta1=c.beta1,
+            beta2=c.beta2,
+            weight_decay=c.weight_decay if decayed else 0.0,
+            eps=c.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        for name, parameter in self.parameters.items():
+            if parameter.data_ptr() != self.masters[name].data_ptr():
+                parameter.copy_(self.masters[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments, by `first.NAME` and `second.NAME`."""
+        found = {f"first.{n}": first for n, (first, _) in self.moments.items()}
+        return found | {f"second.{n}": second for n, (_, second) in self.moments.items()}
+
+    def load(self, masters: Mapping[str, Tensor], moments: Mapping[str, Tensor], steps: int) -> None:
+        """Puts a saved state back.
+
+        Raises:
+            CheckpointError: the names or shapes are not this network's.
+        """
+        expected = {**{n: m.shape for n, m in self.masters.items()}}
+        found = {n: t.shape for n, t in masters.items()}
+        if expected != found or set(moments) != set(self.state()):
+            odd = sorted(set(expected) ^ set(found)) or [n for n in expected if expected[n] != found[n]]
+            raise CheckpointError("this checkpoint is of another network", got=", ".join(odd[:5]), hint="the recipe's model was changed")
+        self.adopt(masters)
+        for name, tensor in self.state().items():
+            tensor.copy_(moments[name])
+        self.steps = steps

@@ -1,0 +1,72 @@
+"""How long and on what a stage trains: the `train:` block of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lexloom.compute import ComputeConfig
+from lexloom.config import Count
+from lexloom.train.optim import OptimizerConfig
+
+
+class TrainConfig(OptimizerConfig, ComputeConfig):
+    """Amount, batches, evaluation and saving; the optimizer's and the machine's settings stand beside them."""
+
+    steps: Count | None = None
+    tokens: Count | None = None
+    epochs: float | None = None
+    batch_tokens: Count = 16384
+    micro_batch_tokens: Count = 4096
+    evaluate_every: Count | None = None
+    save_every: Count | None = None
+    log_every: Count = 10
+    keep: Literal["best", "last"] = "last"
+    patience: Count | None = None
+    checkpoints: Count = 2
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"one of steps, tokens and epochs, not {' and '.join(given)}")
+        if self.batch_tokens < 1 or self.micro_batch_tokens < 1:
+            raise ValueError("batch_tokens and micro_batch_tokens of at least 1")
+        return self
+
+
+class PretrainConfig(TrainConfig):
+    """Pre-training: lengths as one number or as shares of the tokens, `{128: 0.9, 512: 0.1}`, shortest first."""
+
+    length: Count | dict[int, float] = 128
+    documents: Literal["joined", "isolated"] = "joined"
+    validation_tokens: Count = 100_000
+
+    @property
+    def lengths(self) -> dict[int, float]:
+        """Length -> share of the tokens, shares summing to 1, shortest first."""
+        given = {self.length: 1.0} if isinstance(self.length, int) else self.length
+        total = sum(given.values())
+        return {length: given[length] / total for length in sorted(given)}
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        lengths = self.length if isinstance(self.length, dict) else {self.length: 1.0}
+        if not lengths or min(lengths) < 8 or min(lengths.values()) <= 0:
+            raise ValueError("lengths of at least 8 tokens, each with a share above 0")
+        return self
+
+
+class FinetuneConfig(TrainConfig):
+    """Fine-tuning: epochs over labelled rows, over several seeds; the new head alone first where `head_epochs` is given."""
+
+    epochs: float | None = 3
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.1, ge=0)
+    batch_rows: Count = 32
+    seeds: Count = 1
+    head_epochs: float = Field(0.0, ge=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    max_length: Count | None = None
+    keep: Literal["best", "last"] = "best"
