@@ -80,7 +80,7 @@ def prepare(
     from lexloom.runs import verbs
 
     console = _console(quiet, verbose, json)
-    corpus = verbs.prepare(sources, out, seed=seed, console=console, **_block(set_))  # type: ignore[arg-type]
+    corpus = verbs.prepare(sources, out, seed=seed, console=console, **_block(set_))
     console.result(corpus.report, str(corpus))
 
 
@@ -185,7 +185,7 @@ def predict(
         console.result({"output": str(output)}, f"answers: {output}")
         return
     if not texts:
-        raise ConfigError("there is nothing to answer", hint='give a text in quotes, or --input FILE --output FILE')
+        raise ConfigError("there is nothing to answer", hint="give a text in quotes, or --input FILE --output FILE")
     options = {"pairs": pair} if pair else {}
     show(texts, verbs.predict(bundle, list(texts), **options), console)
 

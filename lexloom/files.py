@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lexloom.errors import BusyError, CheckpointError, FormatError, LexloomError
+from lexloom.errors import BusyError, CheckpointError, FormatError
 
 MANIFEST = "manifest.json"
 FORMAT = 1

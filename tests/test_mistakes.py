@@ -83,7 +83,10 @@ MISTAKES = [
     Mistake("training rows that are not there", swap("train.jsonl", "trian.jsonl"), 2, ("did you mean 'train.jsonl'",)),
     Mistake("no corpus", swap("prepare: {sources: [texts.txt], documents: line, language: en}\n", ""), 2, ("needs a corpus", "prepare:")),
     Mistake(
-        "heads that do not divide the width", swap("preset: bert-tiny", "hidden_size: 30, num_attention_heads: 4"), 2, ("30", "4", "divides")
+        "heads that do not divide the width",
+        swap("preset: bert-tiny", "hidden_size: 30, num_attention_heads: 4"),
+        2,
+        ("30", "4", "divides"),
     ),
     Mistake("an unknown baseline", swap("train: {epochs: 1}", "baselines: [tf-idf]"), 2, ("did you mean 'tfidf'",)),
     Mistake("an empty recipe", file("recipe.yaml", b""), 2, ("recipe is empty", "prepare, tokenizer, pretrain, finetune")),

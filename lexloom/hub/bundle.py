@@ -148,6 +148,9 @@ class Bundle:
         """
         if self.task is None:
             raise LexloomError("this bundle has no task to answer; it can embed texts", hint="bundle.embed(texts)")
+        columns = getattr(self.task.config, "columns", None)
+        if pairs is not None and columns is not None and columns.text and not columns.pair:
+            raise LexloomError("this model was trained on single texts, not on pairs", hint="give the texts alone")
         rows = as_rows(texts, pairs)
         return self.task.predict(self.network, self.tokenizer, rows, max_length=self.max_length, **options)
 
@@ -218,7 +221,7 @@ def _architecture(settings: Mapping[str, Any], folder: Path) -> type[Architectur
         if settings.get(name) not in allowed and name in settings:
             raise WeightsError(f"{name} is not supported", expected=str(allowed[0]), got=str(settings[name]), where=where)
     for name in ARCHITECTURES.names():
-        if ARCHITECTURES.get(name).MODEL_TYPE == settings.get("model_type"):
+        if settings.get("model_type") == ARCHITECTURES.get(name).MODEL_TYPE:
             return ARCHITECTURES.get(name)
     known = ", ".join(ARCHITECTURES.names())
     raise WeightsError("lexloom does not have this architecture", expected=known, got=str(settings.get("model_type")), where=where)

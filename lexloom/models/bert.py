@@ -166,6 +166,8 @@ class Bert(Architecture):
         "max_position_embeddings": 32,
     }
 
+    embedding: nn.Embedding
+
     def __init__(self, config: BertConfig, *, pooler: bool = True) -> None:
         super().__init__(config)
         d, p = config.hidden_size, config.hidden_dropout_prob
@@ -175,7 +177,7 @@ class Bert(Architecture):
         self.embedding_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
         self.embedding_dropout = Dropout(p, 0)
         self.blocks = nn.ModuleList(self._block(config, 1 + i * PostNormBlock.sites) for i in range(config.num_hidden_layers))
-        self.pooler = nn.Linear(d, d) if pooler else None
+        self.pooler: nn.Linear | None = nn.Linear(d, d) if pooler else None
 
     @staticmethod
     def _block(c: BertConfig, site: int) -> PostNormBlock:

@@ -47,6 +47,7 @@ class MaskedLM(Objective):
         if vocabulary.mask is None:
             raise TokenizerError("masked-lm needs a mask token", hint="train the tokenizer with lexloom tokenizer, or add a mask token")
         ordinary = sorted(set(range(vocabulary.size)) - vocabulary.special)
+        self.mask = vocabulary.mask
         self.ordinary = np.asarray(ordinary, dtype=np.int64)
 
     def places(self, length: int) -> int:
@@ -65,7 +66,7 @@ class MaskedLM(Objective):
         random = self.ordinary[(pick * len(self.ordinary)).astype(np.int64)]
         kept = np.asarray(row["input_ids"], dtype=np.int64)[places]
         masked, random_to = self.config.replaced_by_mask, self.config.replaced_by_mask + self.config.replaced_by_random
-        return places, np.where(draw < masked, self.vocabulary.mask, np.where(draw < random_to, random, kept))
+        return places, np.where(draw < masked, self.mask, np.where(draw < random_to, random, kept))
 
     def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
         """See `Objective.collate`. Adds `masked_positions`, `masked_labels` (size, M) int64 and `masked_weights` (size, M) float32."""

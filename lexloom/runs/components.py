@@ -97,7 +97,9 @@ def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[Le
     if len(problems) > before:
         return None
     if train.steps is None and train.tokens is None and train.epochs is None:
-        problems.append(ConfigError("how long to pre-train is missing", expected="tokens, steps or epochs", where=plan.document.where(place)))
+        problems.append(
+            ConfigError("how long to pre-train is missing", expected="tokens, steps or epochs", where=plan.document.where(place))
+        )
         return None
     return Phase(architecture, model, start, objectives, train, section.fills)
 

@@ -179,13 +179,15 @@ def show(evaluation: Evaluation, console: Console) -> None:
     comparison = evaluation.comparison
     console.table({"model": "model", "metric": "metric", **ends, "note": ""}, comparison.scores)
     if comparison.differences:
+        console.result("", "")
         console.table(
-            {"a": "model", "b": "minus", "metric": "metric", **ends}, comparison.differences, title="\nDifferences on the same rows"
+            {"a": "model", "b": "minus", "metric": "metric", **ends}, comparison.differences, title="Differences on the same rows"
         )
     if evaluation.groups:
         column = evaluation.groups[0]["column"]
+        console.result("", "")
         rows = [{"group": group["group"], **score} for group in evaluation.groups for score in group["scores"]]
-        console.table({"group": column, "model": "model", "metric": "metric", **ends}, rows, title=f"\nBy {column}")
+        console.table({"group": column, "model": "model", "metric": "metric", **ends}, rows, title=f"By {column}")
 
 
 def score_bundle(bundle: Bundle | TfidfClassifier, rows: Sequence[Any], name: str) -> System:

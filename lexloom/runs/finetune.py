@@ -170,7 +170,7 @@ class FineTune:
         return self._validate(network).value
 
     def _answers(self, network: Network, rows: Sequence[Placed]) -> list[Any]:
-        return self.task.predict(network, self.start.tokenizer, rows, max_length=self.max_length)  # type: ignore[arg-type]
+        return self.task.predict(network, self.start.tokenizer, rows, max_length=self.max_length)
 
     def label_counts(self) -> dict[str, int]:
         """How many training rows each label has."""

@@ -23,7 +23,7 @@ from lexloom.runs.training import Trained, Training, Validation, install
 from lexloom.tasks.base import TASKS
 from lexloom.text.corpus import Corpus
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing
-from lexloom.text.shards import Shards, write_shards
+from lexloom.text.shards import Shards, Split, write_shards
 from lexloom.text.tokenizer import Tokenizer, extend, propose_words
 from lexloom.train.evaluate import mean_losses
 from lexloom.train.settings import PretrainConfig
@@ -111,8 +111,8 @@ def _start(source: Path, tokenizer: Path) -> Bundle:
 class Inputs:
     """What a phase works on."""
 
-    train: Shards
-    validation: Shards | None
+    train: Split
+    validation: Split | None
     start: Bundle | None  # the bundle to go on from, tokenizer extended already
     tokenizer: Tokenizer
     seed: int
@@ -135,7 +135,14 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     source = _source(inputs.train, objective, phase.train, inputs.seed)
     console.say(f"pre-training: {parameters(network):,} parameters, {source.steps:,} steps, {_rows(source)}")
     training = Training(
-        folder, network, objective, source, _with_evaluations(phase.train, source.steps), console, validate=_validate(inputs, objective, phase), title="pre-training"
+        folder,
+        network,
+        objective,
+        source,
+        _with_evaluations(phase.train, source.steps),
+        console,
+        validate=_validate(inputs, objective, phase),
+        title="pre-training",
     )
     trained = training.run()
     install(network, trained.masters)
@@ -156,19 +163,25 @@ def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> t
         return network, f"new weights: {', '.join(new)}" if new else "all weights come from the bundle"
     assert phase.kind is not None  # components.settle gives one or the other
     longest = max(phase.train.lengths)
-    settings = {"max_position_embeddings": longest, **phase.model, "vocab_size": len(inputs.tokenizer), "pad_token_id": inputs.tokenizer.pad_id}
+    settings = {
+        "max_position_embeddings": longest,
+        **phase.model,
+        "vocab_size": len(inputs.tokenizer),
+        "pad_token_id": inputs.tokenizer.pad_id,
+    }
     config = phase.kind.Config.read(settings)
     if missing := objective.needs - phase.kind.ABILITIES:
         raise ConfigError(f"{phase.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing))
     return Network.build(phase.kind, config, roles, seed=inputs.seed), ""
 
 
-def _packing(shards: Shards, objective: Objective, train: PretrainConfig, length: int, seed: int) -> Packing:
+def _packing(shards: Split, objective: Objective, train: PretrainConfig, length: int, seed: int) -> Packing:
     kind = "sentence-pairs" if objective.rows == "sentence-pair" else "blocks"
-    return ensure_packing(shards, PackingConfig(kind=kind, length=length, documents=train.documents), seed=seed)
+    config = PackingConfig.read({"kind": kind, "length": length, "documents": train.documents})
+    return ensure_packing(shards, config, seed=seed)
 
 
-def _source(shards: Shards, objective: Objective, train: PretrainConfig, seed: int) -> PackedSource:
+def _source(shards: Split, objective: Objective, train: PretrainConfig, seed: int) -> PackedSource:
     phases = []
     for length, share in train.lengths.items():
         packing = _packing(shards, objective, train, length, seed)

@@ -71,7 +71,7 @@ class Run:
         return self.folder
 
     def dry(self) -> list[dict[str, str]]:
-        """Each stage, whether it would run, and why; nothing is written. A stage after one that runs runs too if it gives another result."""
+        """Each stage, whether it would run, and why; nothing is written."""
         found, fresh = [], False
         for name, stage in self._dry_stages():
             why = "runs, for a stage before it does" if fresh or stage is None else stage.why()
@@ -82,14 +82,13 @@ class Run:
     def _dry_stages(self) -> Iterator[tuple[str, Stage | None]]:
         names = [work for work, there in (("corpus", self.recipe.prepare), ("tokenizer", self.recipe.tokenizer)) if there is not None]
         names += ["shards"] if self.recipe.phases else []
-        works, done = self.works(), 0
+        works = self.works()
         for name in [*names, *self.phase_names(), *(f"finetune/{task}" for task in self.recipe.finetune)]:
             try:  # what a stage depends on is only known when the stages before it are there
                 stage = next(works).stage
             except (OSError, StopIteration):
                 stage = None
             yield name, stage
-            done += 1
 
     def works(self) -> Iterator[Work]:
         """The stages in order. Each is made when it is reached, for it depends on what the ones before it wrote."""
@@ -112,7 +111,23 @@ class Run:
             yaml = YAML(typ="safe", pure=True)
             yaml.default_flow_style = False
             yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-            yaml.dump(self.recipe.model_dump(mode="json", by_alias=True, exclude_none=True), file)
+            yaml.dump(self._resolved(), file)
+
+    def _resolved(self) -> dict[str, Any]:
+        """The recipe with every setting written out and every path absolute, so that it runs from where it is kept."""
+        found = self.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+        found["extensions"] = [str(self.plan.path(name)) for name in found["extensions"]]
+        if self.recipe.prepare is not None:
+            found["prepare"]["sources"] = [str(self.plan.path(name)) for name in found["prepare"]["sources"]]
+        phases = found.get("pretrain") or []
+        for phase in phases if isinstance(phases, list) else [phases]:
+            if "from" in phase["model"]:
+                phase["model"]["from"] = str(self.plan.path(phase["model"]["from"]))
+        for section in found["finetune"].values():
+            section["data"] = {split: str(self.plan.path(name)) for split, name in section["data"].items()}
+            if "from" in section:
+                section["from"] = str(self.plan.path(section["from"]))
+        return dict(found)
 
     def _corpus(self) -> Work:
         config = self.recipe.prepare
@@ -163,7 +178,7 @@ def tokenizer_report(tokenizer: Tokenizer, corpus: Corpus, kind: str) -> dict[st
     """Size, characters a token, share of unknown tokens, and a few texts in pieces, on the validation split where there is one."""
     split = "validation" if corpus.count("validation") else "train"
     characters = tokens = unknown = 0
-    samples = []
+    samples: list[dict[str, Any]] = []
     for i, document in enumerate(corpus.documents(split)):
         if i >= 200:
             break

@@ -112,11 +112,11 @@ class _Verdict:
         if over_words is None and over_chance is None:
             return f"{_capital(self.main)} has {self._value(self.main)} ({self._interval(self.main)})."
         if over_words is None:
-            return f"Use {_called(self.main)}: {self._against(self.main, MAJORITY)}."
+            return f"Use {_called(self.main)}: {self._against(self.main, MAJORITY, 'it')}."
         if over_words.low > 0 and useful:
-            return f"Use {_called(self.main)}: {self._against(self.main, TFIDF)}."
+            return f"Use {_called(self.main)}: {self._against(self.main, TFIDF, 'it')}."
         if over_words.high < 0:
-            return f"Use TF-IDF: {self._against(TFIDF, self.main)}."
+            return f"Use TF-IDF: {self._against(TFIDF, self.main, 'it')}."
         return f"Use TF-IDF, which is simpler: {self._against(self.main, TFIDF)}."
 
     def others(self) -> list[str]:
@@ -141,10 +141,10 @@ class _Verdict:
             told.append("There was one seed: how much chance in training matters is not known.")
         return " ".join(told)
 
-    def _against(self, a: str, b: str) -> str:
+    def _against(self, a: str, b: str, subject: str | None = None) -> str:
         """ "a has 0.871 accuracy against 0.823 of b, a difference of …"."""
         d = self.difference(a, b)
-        values = f"{_called(a)} has {self._value(a)} against {_number(self.scores[b]['value'])} of {_called(b)}"
+        values = f"{subject or _called(a)} has {self._value(a)} against {_number(self.scores[b]['value'])} of {_called(b)}"
         if d is None:
             return values
         if d.low <= 0 <= d.high:

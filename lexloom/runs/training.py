@@ -165,8 +165,8 @@ class Training:
         def learning_rate(step: int) -> float:
             return rate(self.config, step, self.source.steps)
 
-        options = {"start": self.begin, "device": self.compute.device}
-        return fit(self.step, self.objective.parts, self.optimizer, self.source, learning_rate, **options)
+        step, weights, device = self.step, self.objective.parts, self.compute.device
+        return fit(step, weights, self.optimizer, self.source, learning_rate, start=self.begin, device=device)
 
     def _line(self, info: StepInfo) -> dict[str, Any]:
         return {

@@ -130,7 +130,9 @@ def finetune(
     from lexloom.runs.run import Run
 
     out = Path(out)
-    data = {name: _file(rows, name, out) for name, rows in (("train", train), ("validation", validation), ("test", test)) if rows is not None}
+    data = {
+        name: _file(rows, name, out) for name, rows in (("train", train), ("validation", validation), ("test", test)) if rows is not None
+    }
     section = {"task": task, "from": str(Path(bundle).resolve()), "data": data}
     value = {"name": out.name or "finetune", "seed": seed, "finetune": {"task": section}}
     plan = recipes.from_mapping(value, Path.cwd(), overrides=[f"finetune.task.{setting}" for setting in settings])

@@ -22,6 +22,7 @@ from lexloom.errors import DataError, LexloomError, unknown
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 1000
 MAX_RESAMPLES = 100_000
+MAX_DRAWS = 200_000_000  # of very many rows fewer resamples are taken, never under 100: their intervals are narrow anyway
 _CHUNK = 1 << 21  # row weights held in memory at once
 _SHARES = (0.025, 0.975)
 
@@ -177,7 +178,8 @@ class Bootstrap:
         for runs in systems.values():
             for run in runs:
                 _check(gold, run)
-        self.n, self.statistics, self.seed, self.resamples = len(gold), statistics, seed, resamples
+        self.n, self.statistics, self.seed = len(gold), statistics, seed
+        self.resamples = min(resamples, max(100, MAX_DRAWS // self.n))
         shares = {name: [statistics.rows(gold, run) for run in runs] for name, runs in systems.items()}
         self.points = {name: self._values([np.asarray(r.sum(axis=0))[None] for r in rows]) for name, rows in shares.items()}
         self.values = self._resampled(shares)

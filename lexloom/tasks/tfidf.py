@@ -192,6 +192,9 @@ class TfidfClassifier:
             raise LexloomError("this baseline was trained on " + trained, got="single texts" if pairs is None else "pairs")
         if pairs is not None and len(pairs) != len(texts):
             raise LexloomError("each text needs its pair", expected=f"{len(texts)} pairs", got=str(len(pairs)))
+        for i, text in enumerate([*texts, *(pairs or [])]):
+            if not isinstance(text, str):
+                raise LexloomError("a text is a string", got=f"{type(text).__name__} at place {i % len(texts)}")
         return texts, pairs
 
     def save(self, folder: Path | str) -> Path:

@@ -27,12 +27,12 @@ class CleanConfig(Config):
 
     html: Literal["keep", "strip"] = "keep"
     """Take tags out and read entities (`&amp;`)."""
-    unicode: Literal["nfc", "nfkc", "keep"] = "nfc"
-    """Unicode normal form. NFKC also folds ligatures, circled numbers and all full-width forms."""
-    width: Literal["keep", "letters", "all"] = "keep"
-    """Make full-width ASCII half-width: letters and digits (and the ideographic space), or all, Chinese punctuation such as ，！ too."""
     control: bool = True
     """Take out control and zero-width characters, directional marks, soft hyphens and half surrogate pairs."""
+    width: Literal["keep", "letters", "all"] = "keep"
+    """Make full-width ASCII half-width: letters and digits (and the ideographic space), or all, Chinese punctuation such as ，！ too."""
+    unicode: Literal["nfc", "nfkc", "keep"] = "nfc"
+    """Unicode normal form. NFKC also folds ligatures, circled numbers and all full-width forms."""
     whitespace: bool = True
     """One kind of newline and of space, no space at the ends of lines, at most one empty line in a row."""
     boilerplate: Share | None = 0.3
@@ -124,9 +124,9 @@ def steps(config: CleanConfig) -> list[tuple[str, Step]]:
     """The steps that are switched on, by name, in the order they are done."""
     chosen: list[tuple[str, Step | None]] = [
         ("html", strip_html if config.html == "strip" else None),
-        ("unicode", {"nfc": nfc, "nfkc": nfkc, "keep": None}[config.unicode]),
+        ("control", strip_control if config.control else None),  # before the normal form: it may stand between a letter and its mark
         ("width", {"letters": half_width_letters, "all": half_width, "keep": None}[config.width]),
-        ("control", strip_control if config.control else None),
+        ("unicode", {"nfc": nfc, "nfkc": nfkc, "keep": None}[config.unicode]),
         ("whitespace", tidy_whitespace if config.whitespace else None),
     ]
     return [(name, step) for name, step in chosen if step is not None]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lexloom import files
@@ -128,7 +129,7 @@ class _SplitWriter:
                 write_page_checksum=True,
             )
         table = self._table()
-        size = table.column("text").nbytes
+        size = pc.sum(pc.binary_length(table.column("text"))).as_py()
         self.writer.write_table(table, row_group_size=len(self.waiting))
         self.bytes += size
         self.file_bytes += size

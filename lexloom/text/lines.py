@@ -54,7 +54,7 @@ def blocks(path: Path, progress: Progress | None = None) -> Iterator[bytes]:
     with path.open("rb") as raw:
         magic = raw.read(4)
         raw.seek(0)
-        unpack = _gunzip if magic[:2] == b"\x1f\x8b" else _unzstd if magic == b"\x28\xb5\x2f\xfd" else _plain
+        unpack = _gunzip if magic[:3] == b"\x1f\x8b\x08" else _unzstd if magic == b"\x28\xb5\x2f\xfd" else _plain
         for block in unpack(raw):
             yield block
             if progress is not None:
@@ -74,8 +74,10 @@ def _gunzip(raw: BinaryIO) -> Iterator[bytes]:
             while chunk:
                 if decoder.eof:  # another member, or the zeros that tape archives are padded with
                     chunk = chunk.lstrip(b"\0")
-                    decoder = zlib.decompressobj(wbits=31) if chunk else decoder
-                if chunk and (block := decoder.decompress(chunk, BLOCK_BYTES)):
+                    if not chunk:
+                        break
+                    decoder = zlib.decompressobj(wbits=31)
+                if block := decoder.decompress(chunk, BLOCK_BYTES):
                     yield block
                 chunk = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
         while not decoder.eof and (block := decoder.decompress(b"", BLOCK_BYTES)):

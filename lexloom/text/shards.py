@@ -141,7 +141,8 @@ def _in_parts(sentences: list[str]) -> tuple[list[str], list[int] | None]:
     """Sentences of bounded length, and how many parts each was cut into; None where each is whole."""
     if max(map(len, sentences), default=0) <= _LONGEST:
         return sentences, None
-    parts, counts = [], []
+    parts: list[str] = []
+    counts: list[int] = []
     for sentence in sentences:
         before, start = len(parts), 0
         while len(sentence) - start > _LONGEST:
@@ -229,6 +230,17 @@ class _Writer:
                 content = wide[start : start + _BATCH].astype("<u4").tobytes()
                 self.digests[name].update(content)
                 file.write(content)
+
+
+def unsigned(name: Any) -> np.dtype[Any]:
+    """The little-endian type of a file.
+
+    Raises:
+        ValueError: it is none of uint8, uint16, uint32, uint64.
+    """
+    if name not in ("uint8", "uint16", "uint32", "uint64"):
+        raise ValueError(f"no unsigned integer: {name!r}")
+    return np.dtype(name).newbyteorder("<")
 
 
 def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -323,7 +335,7 @@ class Shards:
                     if files.digest(folder / Path(file).name) != entry["sha256"]:
                         raise FormatError("this file was changed or damaged", where=str(folder / file), hint="make the shards again")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError("shards.json is not complete", got=repr(error)[:200], where=str(path)) from None
+            raise FormatError("shards.json is damaged", got=repr(error)[:200], where=str(path)) from None
         return shards
 
     def split(self, name: str) -> Split:
@@ -336,9 +348,9 @@ class Shards:
         if name not in self.about["splits"]:
             raise DataError(f"these shards have no split {name!r}", expected=", ".join(self.splits), where=str(self.folder))
         entry, where = self.about["splits"][name], str(self.folder / "shards.json")
-        borders = np.dtype(entry["borders"]).newbyteorder("<")
+        borders = unsigned(entry["borders"])
         types = dict.fromkeys(("sentences", "documents", "id-ends"), borders)
-        types |= {"tokens": np.dtype(self.about["dtype"]).newbyteorder("<"), "ids": np.dtype(np.uint8)}
+        types |= {"tokens": unsigned(self.about["dtype"]), "ids": np.dtype(np.uint8)}
         made = {part: self._file(f"{part}-{_name(name)}.bin", dtype, entry) for part, dtype in types.items()}
         return Split(
             folder=self.folder,

@@ -42,17 +42,17 @@ def hashed(names: Iterable[str]) -> npt.NDArray[np.uint64]:
 def by_key(names: npt.NDArray[np.uint64], config: SplitConfig, seed: int) -> Marks:
     """Splits by hashes of ids or groups, (N,) -> (N,): equal ones stay together.
 
-    A share that is asked for gets at least one document or group, as long as one is left for training.
+    Training and each share that is asked for get at least one document or group, as long as there are enough.
     """
     unique, inverse = np.unique(names, return_inverse=True)
     drawn = keys.uniform(keys.key(seed, "split", unique), 1)[:, 0]
     marks = np.where(drawn < config.test, TEST, np.where(drawn < config.test + config.validation, VALIDATION, TRAIN)).astype(np.uint8)
-    for mark, share in ((TEST, config.test), (VALIDATION, config.validation)):
-        free = np.flatnonzero(marks == TRAIN)
-        if share > 0 and not (marks == mark).any() and len(free) > 1:
-            marks[free[np.argmin(drawn[free])]] = mark
-    if len(marks) and not (marks == TRAIN).any():
-        marks[np.argmax(drawn)] = TRAIN
+    asked = [mark for mark, share in ((TRAIN, 1.0), (VALIDATION, config.validation), (TEST, config.test)) if share > 0]
+    for mark in asked:
+        most = np.bincount(marks, minlength=3)
+        if not most[mark] and most.max() > 1:
+            giving = np.flatnonzero(marks == most.argmax())
+            marks[giving[np.argmin(drawn[giving])]] = mark
     return marks[inverse]
 
 

@@ -66,7 +66,7 @@ def load(path: Path) -> Checkpoint:
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is sound, and a line for each damaged one that was passed over."""
-    complaints = []
+    complaints: list[str] = []
     for _, path in reversed(whole(folder)):
         try:
             return load(path), complaints

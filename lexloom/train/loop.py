@@ -75,12 +75,12 @@ def fit(
             sums = dict.fromkeys(weights, 0.0)
             for batch in batches:
                 found = step(batch.to(device).tensors)
-                total = torch.stack([weights[part] / max(counts[part], 1.0) * found[part] for part in weights]).sum()
-                total.backward()
+                total = torch.stack([weights[part] / (counts[part] or 1.0) * found[part] for part in weights]).sum()
+                torch.autograd.backward(total)
                 optimizer.collect()
                 for part in weights:
                     sums[part] += found[part].item()
-            parts = {part: sums[part] / max(counts[part], 1.0) for part in weights}
+            parts = {part: sums[part] / (counts[part] or 1.0) for part in weights}
             loss = sum(weights[part] * value for part, value in parts.items())
             norm = optimizer.norm()
             if not (norm.isfinite() and torch.tensor(loss).isfinite()):

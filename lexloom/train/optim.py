@@ -1,6 +1,6 @@
 """AdamW (Loshchilov and Hutter 2019) over fp32 masters, and learning-rate schedules.
 
-The network may compute in bfloat16; masters, moments and accumulated gradients stay fp32 here, and checkpoints and bundles hold the masters.
+The network may compute in bfloat16; masters, moments and accumulated gradients stay fp32, and checkpoints and bundles hold the masters.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ class TrainConfig(OptimizerConfig, ComputeConfig):
     micro_batch_tokens: Count = 4096
     evaluate_every: Count | None = None
     save_every: Count | None = None
-    log_every: Count = 10
     keep: Literal["best", "last"] = "last"
     patience: Count | None = None
     checkpoints: Count = 2

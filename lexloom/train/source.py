@@ -66,7 +66,9 @@ class PackedSource:
         return self.objective.collate(phase.packing.rows(ids), row_keys, length=phase.length, size=phase.micro)
 
 
-def fixed_batches(packing: Packing, objective: Objective, *, length: int, tokens: int, seed: int, batch_tokens: int = 4096) -> Iterator[Batch]:
+def fixed_batches(
+    packing: Packing, objective: Objective, *, length: int, tokens: int, seed: int, batch_tokens: int = 4096
+) -> Iterator[Batch]:
     """The first rows of a packing up to about `tokens`, with keys of their own: for evaluation."""
     n, size = min(len(packing), max(1, tokens // length)), max(1, batch_tokens // length)
     for start in range(0, n, size):

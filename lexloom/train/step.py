@@ -29,7 +29,7 @@ class Step(nn.Module):
     def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Runs forward and returns the sums; dropout is on where the batch carries `row_keys`."""
         output = self.network.backbone(tensors)
-        return self.objective.loss(output, tensors, self.network.heads)
+        return self.objective.loss(output, tensors, dict(self.network.heads.items()))
 
 
 def prepared(step: Step, compute: Compute) -> Any:

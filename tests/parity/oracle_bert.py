@@ -1,7 +1,7 @@
 """Runs in a process of its own, with transformers and without lexloom: makes random BERT folders, and reads ones that lexloom saved.
 
-    python oracle_bert.py make JOBS_JSON     [[class, folder, settings], …]: random models with inputs and outputs
-    python oracle_bert.py read JOBS_JSON     [[class, folder, inputs, out], …]: opens folders and runs the inputs
+python oracle_bert.py make JOBS_JSON     [[class, folder, settings], …]: random models with inputs and outputs
+python oracle_bert.py read JOBS_JSON     [[class, folder, inputs, out], …]: opens folders and runs the inputs
 """
 
 from __future__ import annotations

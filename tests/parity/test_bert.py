@@ -77,7 +77,13 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         files.write_json(case.ours / "config.json", files.read_json(case.theirs / "config.json"))
         found[name] = case
     (root / "read").mkdir()
-    oracle("read", [[c, found[name_of(c, t)].ours, found[name_of(c, t)].theirs / "inputs.safetensors", found[name_of(c, t)].read] for _, c, t in CASES])
+    oracle(
+        "read",
+        [
+            [c, found[name_of(c, t)].ours, found[name_of(c, t)].theirs / "inputs.safetensors", found[name_of(c, t)].read]
+            for _, c, t in CASES
+        ],
+    )
     return found
 
 
@@ -147,7 +153,10 @@ def test_old_names_and_a_missing_prefix_are_understood() -> None:
     config = Bert.Config.read(dict(Bert.TINY))
     network = Network.build(Bert, config, {"masked-lm"}, seed=3)
     disk = weights.to_disk(network)
-    old = {n.removeprefix("bert.").replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for n, t in disk.items()}
+    old = {
+        n.removeprefix("bert.").replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for n, t in disk.items()
+    }
     other = Network.build(Bert, config, {"masked-lm"})
     loaded = weights.load_into(other, old)
     assert not loaded.missing and not loaded.unused

@@ -288,7 +288,7 @@ import sys
 from pathlib import Path
 from lexloom.console import Console
 from lexloom.runs.predict import predict_file
-predict_file(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), batch_rows=20, console=Console(quiet=True))
+predict_file(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), batch_rows=50, console=Console(quiet=True))
 """
 
 
@@ -306,18 +306,18 @@ def _killed_after(parts: int, bundle: Path, source: Path, output: Path, environm
 
 @pytest.mark.kill
 def test_a_killed_prediction_goes_on_to_the_same_bytes(bundle: Bundle, tmp_path: Path, child_environment: dict[str, str]) -> None:
-    lines = [json.dumps(row) if i % 17 else '{"text": 1' for i, row in enumerate(rows_of(1500))]
+    lines = [json.dumps(row) if i % 17 else '{"text": 1' for i, row in enumerate(rows_of(500))]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     bundle.save(tmp_path / "bundle")
     whole, output = tmp_path / "whole.parquet", tmp_path / "out.parquet"
-    predict_file(tmp_path / "bundle", tmp_path / "in.jsonl", whole, batch_rows=20, console=QUIET)
+    predict_file(tmp_path / "bundle", tmp_path / "in.jsonl", whole, batch_rows=50, console=QUIET)
     done = 0
     for _ in range(2):
-        left = _killed_after(done + 4, tmp_path / "bundle", tmp_path / "in.jsonl", output, child_environment)
-        assert left >= done + 4 and not output.exists()
+        left = _killed_after(done + 3, tmp_path / "bundle", tmp_path / "in.jsonl", output, child_environment)
+        assert left >= done + 3 and not output.exists()
         done = left
-    found = predict_file(tmp_path / "bundle", tmp_path / "in.jsonl", output, batch_rows=20, console=QUIET)
-    assert found.resumed_from == 20 * done and found.rows + found.bad == 1500 and output.read_bytes() == whole.read_bytes()
+    found = predict_file(tmp_path / "bundle", tmp_path / "in.jsonl", output, batch_rows=50, console=QUIET)
+    assert found.resumed_from == 50 * done and found.rows + found.bad == 500 and output.read_bytes() == whole.read_bytes()
     aside = [path.with_name(f"{path.name}.bad-rows.jsonl").read_bytes() for path in (whole, output)]
     assert aside[0] == aside[1] and not output.with_name("out.parquet.parts").exists()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import torch.nn.functional as F
 from lexloom import keys
 from lexloom.batch import padded
 from lexloom.errors import ConfigError, DataError
+from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
 from lexloom.tasks.classification import TextClassification, TextClassificationConfig, summary
-from lexloom.tasks.columns import Columns, ColumnsConfig
 from lexloom.text.rows import Placed
 from lexloom.text.tokenizer import Tokenizer
 
@@ -27,68 +28,6 @@ def rows(*labels: Any, column: str = "label") -> list[dict[str, Any]]:
 
 def read_labels(found: list[Any], **settings: Any) -> list[str]:
     return TextClassification.read_labels(TextClassificationConfig.read(settings), found)
-
-
-# Columns
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"text": "a", "label": 1}, "text: text, label: label"),
-        ({"sentence": "a", "intent": "x", "id": 7}, "text: sentence, label: intent"),
-        ({"label": 0, "sentence1": "a", "sentence2": "b", "genre": "news"}, "text: sentence1, pair: sentence2, label: label"),
-        ({"premise": "a", "hypothesis": "b", "label": 0}, "text: premise, pair: hypothesis, label: label"),
-        ({"text": "a", "pair": "b", "label": 0}, "text: text, pair: pair, label: label"),
-        ({"tokens": ["a", "b"], "slots": ["O", "O"], "intent": "x"}, "text: tokens, label: intent"),
-        ({"comment": "a", "label": 0, "stars": 4}, "text: comment, label: label"),
-    ],
-)
-def test_columns_are_found_by_their_usual_names(row: dict[str, Any], said: str) -> None:
-    assert TextClassification.settle(TextClassificationConfig(), [row])[1] == said
-
-
-def test_columns_that_are_named_are_taken() -> None:
-    row = {"text": "no", "body": "yes", "title": "pair", "label": 0, "topic": "x"}
-    config = TextClassificationConfig.read({"columns": {"text": "body", "pair": "title", "label": "topic"}})
-    settled, said = TextClassification.settle(config, [row])
-    assert said == "text: body, pair: title, label: topic"
-    columns = Columns.find(settled.columns, [row], labelled=True)
-    assert (columns.texts([row]), columns.pairs([row]), columns.raw_label(row, 0)) == (["yes"], ["pair"], "x")
-
-
-@pytest.mark.parametrize(
-    ("columns", "row", "problem"),
-    [
-        ({"text": "bdoy"}, {"body": "a", "label": 0}, "did you mean 'body'"),
-        ({}, {"text": "a", "lable": 0}, "did you mean 'lable'"),
-        ({"text": "body"}, {"text": "a", "label": 0}, "there is no column 'body'"),
-        ({}, {"first": "a", "second": "b", "label": 0}, "name the columns under `columns`"),
-        ({"pair": "other"}, {"text": "a", "label": 0}, "there is no column 'other'"),
-    ],
-)
-def test_a_missing_column_is_named(columns: dict[str, str], row: dict[str, Any], problem: str) -> None:
-    with pytest.raises(DataError, match=problem) as caught:
-        TextClassification.settle(TextClassificationConfig.read({"columns": columns}), [Placed(row, "a.jsonl", 3)])
-    assert caught.value.where == "a.jsonl:3"
-
-
-def test_a_model_trained_on_named_columns_answers_plain_rows(classifier: Make) -> None:
-    config = ColumnsConfig(text="body", label="topic")
-    assert Columns.find(config, [{"text": "a"}], labelled=False).text == "text"
-    assert Columns.find(config, [{"sentence": "a"}], labelled=False).text == "sentence"
-    assert Columns.find(ColumnsConfig(text="a", pair="b"), [{"premise": "x", "hypothesis": "y"}], labelled=False).pair == "hypothesis"
-    with pytest.raises(DataError, match="no column 'b'"):
-        Columns.find(ColumnsConfig(text="a", pair="b"), [{"text": "x"}], labelled=False)
-
-
-def test_texts_of_a_row() -> None:
-    found = [{"text": ""}, {"text": 12}, {"text": ["two", "words"]}, {"text": "x\ud800y"}, Placed({"text": "placed"}, "f", 1)]
-    assert Columns("text").texts(found) == ["", "12", "two words", "x\ufffdy", "placed"]
-    for value in (None, {"a": 1}, True, ["a", 1]):
-        with pytest.raises(DataError, match="no text under 'text'") as caught:
-            Columns("text").texts([Placed({"text": "a"}, "f.csv", 2), Placed({"text": value}, "f.csv", 3)])
-        assert caught.value.where == "f.csv:3"
 
 
 # Labels
@@ -257,6 +196,24 @@ def test_logits_of_windows_are_averaged_by_their_tokens(classifier: Make, tokeni
     alone = np.concatenate([task.logits(net, [{**part, "row": 0}], 1) for part in parts])
     together = task.logits(net, parts, 1)[0]
     assert together == pytest.approx((alone * sizes[:, None]).sum(0) / sizes.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("labels", [["bad", "good"], ["a", "b", "c"]])
+def test_the_same_answers_as_transformers(
+    classifier: Make, tokenizer: Tokenizer, network: Callable[..., Network], tmp_path: Path, labels: list[str]
+) -> None:
+    from transformers import pipeline
+
+    bundle = Bundle(network(HEAD, labels=len(labels)), tokenizer, classifier(labels))
+    theirs = pipeline("text-classification", model=str(bundle.save(tmp_path / "bundle")))
+    texts, pair = ["a warm film", "", "one two " * 20], {"text": "a warm film", "text_pair": "real wit"}
+    found = [*bundle.predict(texts), *bundle.predict([texts[0]], [pair["text_pair"]]), *bundle.predict([pair])]
+    expected = [*theirs(texts), theirs(pair), theirs(pair)]
+    assert [answer["label"] for answer in found] == [answer["label"] for answer in expected]
+    assert [answer["score"] for answer in found] == pytest.approx([answer["score"] for answer in expected], rel=1e-4)
+    assert bundle.predict(texts[:1], top_k=None)[0] == [
+        {"label": entry["label"], "score": pytest.approx(entry["score"], rel=1e-4)} for entry in theirs(texts[0], top_k=None)
+    ]
 
 
 def test_right_and_wrong_are_counted(classifier: Make) -> None:

@@ -118,6 +118,15 @@ def test_cutting_the_resampling_into_pieces_changes_nothing(monkeypatch: pytest.
     assert interval("macro_f1", gold, a, seed=1, resamples=99) == whole
 
 
+def test_very_many_rows_are_resampled_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    gold, a = drawn(1, 80, 0.7)
+    monkeypatch.setattr("lexloom.tasks.metrics.MAX_DRAWS", 80 * 120)
+    assert interval("macro_f1", gold, a, seed=1) == interval("macro_f1", gold, a, seed=1, resamples=120)
+    assert interval("macro_f1", gold, a, seed=1, resamples=20) != interval("macro_f1", gold, a, seed=1)
+    monkeypatch.setattr("lexloom.tasks.metrics.MAX_DRAWS", 1)
+    assert interval("macro_f1", gold, a, seed=1) == interval("macro_f1", gold, a, seed=1, resamples=100)
+
+
 def test_all_right_is_not_certain() -> None:
     found = interval("accuracy", ["a", "b"] * 10, ["a", "b"] * 10, seed=1)
     assert (found.value, found.low, found.high) == (1.0, pytest.approx(0.85), 1.0)

@@ -146,6 +146,8 @@ def test_what_it_is_asked_must_fit() -> None:
         model.predict("one text")
     with pytest.raises(LexloomError, match="single texts"):
         model.predict(["a"], ["b"])
+    with pytest.raises(LexloomError, match="NoneType at place 1"):
+        model.predict(["a", None])  # type: ignore[list-item]
     with pytest.raises(LexloomError, match="trained on pairs"):
         TfidfClassifier.fit(TEXTS, TEXTS, LABELS).predict(["a"])
     with pytest.raises(LexloomError, match="needs its pair"):

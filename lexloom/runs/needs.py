@@ -1,0 +1,158 @@
+"""Needs: what a training run will take of memory and disk, and how many steps, found without running it.
+
+The network stands on the meta device, where tensors have shapes and no storage; a step is run there and its live bytes are counted.
+Letters: P parameters, V vocabulary, B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lexloom import keys
+from lexloom.batch import Batch
+from lexloom.config import Config
+from lexloom.models.base import Architecture, Network
+from lexloom.objectives.base import Objective
+from lexloom.train.step import Step
+
+PROGRAM_BYTES = 350 << 20
+"""Python, torch and what it loads for its first step; measured on Linux, x86."""
+_BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many numbers a network holds, tied ones counted once."""
+
+    embedding: int
+    encoder: int
+    heads: int
+
+    @property
+    def total(self) -> int:
+        """P."""
+        return self.embedding + self.encoder + self.heads
+
+    @classmethod
+    def of(cls, network: Network) -> Parameters:
+        """Counts; position and segment embeddings are embeddings too."""
+        seen: set[int] = set()
+        counts = {"embedding": 0, "encoder": 0, "heads": 0}
+        embeddings = {id(p) for m in network.backbone.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+        for name, parameter in network.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                part = "embedding" if id(parameter) in embeddings else "heads" if name.startswith("heads.") else "encoder"
+                counts[part] += parameter.numel()
+        return cls(**counts)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training run holds at its peak.
+
+    Args:
+        program: Python and its libraries.
+        weights: the network's compute copy, 0 where it computes in fp32 and the masters serve.
+        masters, moments, gradients: the optimizer's, in fp32.
+        step: activations of a micro-batch and the gradients that come back through them, at their peak.
+        saving: what a checkpoint takes while it is written; never at the same time as `step`.
+    """
+
+    program: int
+    weights: int
+    masters: int
+    moments: int
+    gradients: int
+    step: int
+    saving: int
+
+    @property
+    def peak(self) -> int:
+        """All together."""
+        return self.program + self.weights + self.masters + self.moments + self.gradients + max(self.step, self.saving)
+
+    def plain(self) -> dict[str, int]:
+        """As JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"peak": self.peak}
+
+
+def on_meta(kind: type[Architecture], config: Config, roles: Iterable[str], labels: int = 2) -> Network:
+    """A network without storage."""
+    wanted = frozenset(roles)
+    with torch.device("meta"):
+        backbone = kind(config, pooler=kind.pooled(wanted))
+        network = Network(backbone, {role: backbone.head(role, labels) for role in sorted(wanted)}, labels)
+    network.tie()
+    return network
+
+
+def memory(network: Network, objective: Objective, *, rows: int, length: int, dtype: str) -> Memory:
+    """What training takes with micro-batches of (rows, length).
+
+    Args:
+        network: on the meta device.
+        dtype: of the compute copy, `float32` or `bfloat16`.
+    """
+    p, width = Parameters.of(network).total, _BYTES[dtype]
+    network.to(getattr(torch, dtype))
+    step = step_bytes(network, objective, example(objective, rows, length))
+    cast = p * (width + 4) if width < 4 else 0  # after the backward: gradients as they came, and in fp32
+    copied = 0 if width >= 4 else p * width
+    return Memory(PROGRAM_BYTES, copied, 4 * p, 8 * p, 4 * p, max(step, cast), 16 * p)
+
+
+def example(objective: Objective, rows: int, length: int) -> Batch:
+    """A full batch of made-up rows."""
+    ids = np.full(length, max(0, objective.vocabulary.size - 1), dtype=np.int64)
+    zeros, half = np.zeros(length, dtype=np.int64), (np.arange(length) * 2 // length).astype(np.int8)
+    row = {"input_ids": ids, "token_type_ids": zeros, "special": zeros.astype(bool), "sequence": half, "cut": False}
+    row |= {"next_sentence_label": 0, "label": 0, "weight": 1.0}
+    made = [{**row, "id": i, "row": i} for i in range(rows)]
+    return objective.collate(made, keys.key(1, "example", np.arange(rows)), length=length, size=rows)
+
+
+def step_bytes(network: Network, objective: Objective, batch: Batch) -> int:
+    """The most bytes that the tensors of one forward and backward hold at once; parameters are not counted, their gradients are."""
+    with _Live() as live:
+        sums = Step(network, objective)(batch.to("meta").tensors)
+        torch.stack(list(sums.values())).sum().backward()
+    for parameter in network.parameters():
+        parameter.grad = None
+    return live.peak
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of tensors that are made and not yet gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._note(tensor)
+        return made
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self.seen:
+            self.seen[storage] = None
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, storage.nbytes())
+
+    def _gone(self, size: int) -> None:
+        self.now -= size

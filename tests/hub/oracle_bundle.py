@@ -1,0 +1,53 @@
+"""Runs in a process of its own, with transformers and without lexloom: opens bundles as a user of transformers does.
+
+    python oracle_bundle.py FOLDERS_JSON TEXTS_JSON    prints one JSON object
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, BertForPreTraining, pipeline
+
+torch.set_num_threads(1)
+
+
+def opened(kind, folder):
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    return model, {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
+
+
+def main(folders, texts):
+    found = {}
+    kinds = {"classifier": AutoModelForSequenceClassification, "pretrained": BertForPreTraining, "masked": AutoModelForMaskedLM, "bare": AutoModel}
+    for name, folder in folders.items():
+        model, problems = opened(kinds[name], folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        found[name] = {"problems": problems, "class": type(model).__name__, "max_length": tokenizer.model_max_length}
+        found[name]["ids"] = tokenizer(texts)["input_ids"]
+        if name == "classifier":
+            answer = pipeline("text-classification", model=folder, tokenizer=tokenizer, device="cpu")
+            found[name]["answers"] = answer(texts, truncation=True)
+            found[name]["all"] = answer(texts, truncation=True, top_k=None)
+            pairs = [{"text": text, "text_pair": other} for text, other in zip(texts, texts[::-1]) if other]  # it takes "" for no pair
+            found[name]["pairs"] = answer(pairs, truncation=True)
+        if name == "masked":
+            fill = pipeline("fill-mask", model=folder, tokenizer=tokenizer, device="cpu")
+            found[name]["answers"] = [fill(f"{text} {tokenizer.mask_token}", top_k=3) for text in texts if 0 < len(text) < 100]  # it does not cut
+        if name == "bare":
+            with torch.no_grad():
+                batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+                states = model.eval()(**batch).last_hidden_state
+            mask = batch["attention_mask"][..., None]
+            found[name]["vectors"] = ((states * mask).sum(1) / mask.sum(1)).tolist()
+    found["lexloom"] = "lexloom" in sys.modules
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), json.loads(sys.argv[2]))
