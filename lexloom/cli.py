@@ -175,7 +175,6 @@ def predict(
 ) -> None:
     """Answer texts, or every row of a file; an interrupted file goes on where it stopped."""
     from lexloom.runs import verbs
-    from lexloom.runs.predict import show
 
     console = _console(quiet, verbose, json)
     if input_ is not None:
@@ -187,7 +186,8 @@ def predict(
     if not texts:
         raise ConfigError("there is nothing to answer", hint="give a text in quotes, or --input FILE --output FILE")
     options = {"pairs": pair} if pair else {}
-    show(texts, verbs.predict(bundle, list(texts), **options), console)
+    for text, answer in zip(texts, verbs.predict(bundle, list(texts), **options), strict=True):
+        console.result({"text": text, "answer": answer}, f"{_answer(answer)}\t{text}")
 
 
 @app.command()
@@ -237,6 +237,13 @@ def list_(
     from lexloom.runs import verbs
 
     _console(quiet, verbose, json).table({"kind": "kind", "name": "name", "what": "what it is"}, verbs.components(kind))
+
+
+def _answer(answer: Any) -> str:
+    """One answer in a few words: the label or token with its score; of several the first five."""
+    if isinstance(answer, list):
+        return "; ".join(_answer(one) for one in answer[:5])
+    return f"{answer.get('label', answer.get('token_str'))} {answer['score']:.3f}"
 
 
 def _block(settings: list[str] | None) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class LexloomError(Exception):
     """
 
     exit_code = 1
+    parts: tuple[LexloomError, ...] = ()
+    """The errors that this one joins, where it joins several."""
 
     def __init__(
         self,
@@ -57,7 +59,9 @@ class ConfigError(LexloomError):
             return errors[0]
         head = [f"{len(errors)} problems:"] if len(errors) > 1 else []
         tail = [f"… and {len(errors) - 100} more"] if len(errors) > 100 else []
-        return cls("\n".join([*head, *(error.render() for error in errors[:100]), *tail]))
+        joined = cls("\n".join([*head, *(error.render() for error in errors[:100]), *tail]))
+        joined.parts = tuple(part for error in errors for part in error.parts or (error,))
+        return joined
 
 
 class DataError(LexloomError):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lexloom.errors import BusyError, CheckpointError, FormatError
+from lexloom.errors import BusyError, CheckpointError, FormatError, LexloomError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -127,8 +127,13 @@ def new_folder(path: Path | str, **about: Any) -> Iterator[Path]:
 
     An older folder at `path` is replaced at the end, and what killed processes left half made beside it is removed.
     `about` goes into the manifest.
+
+    Raises:
+        LexloomError: there is a folder with other files at `path`; it is left alone.
     """
     path = Path(path)
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise LexloomError("this folder holds files that lexloom did not write", where=str(path), hint="choose another, or empty it")
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
     temporary, older = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old.part"))

@@ -11,7 +11,7 @@ import json
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from pydantic import BeforeValidator, Field
 from lexloom import files
 from lexloom.config import Config, Count
 from lexloom.errors import ConfigError, DataError
+from lexloom.runs.passes import Passes, Report
 from lexloom.text import split as splitting
 from lexloom.text.clean import Boilerplate, CleanConfig, Cleaner
 from lexloom.text.corpus import REPORT as CORPUS_REPORT
@@ -38,10 +39,7 @@ from lexloom.text.split import SplitConfig
 
 BAD_ROWS, DROPPED = "bad-rows.jsonl", "dropped.jsonl"
 SCRATCH = ".scratch"
-PASSES = 3
-EVERY_BYTES = 4 << 20
 BOILERPLATE_SHOWN = 50
-Report = Callable[[dict[str, Any]], None]
 
 
 def _listed(value: Any) -> Any:
@@ -177,7 +175,7 @@ class _Preparation:
         self, config: PrepareConfig, sources: list[tuple[int, SourceFile]], folder: Path, bad: Quarantine, seed: int, report: Report | None
     ) -> None:
         self.config, self.sources, self.folder, self.bad, self.seed = config, sources, folder, bad, seed
-        self.progress = _Passes(report, sum(source.bytes for _, source in sources))
+        self.progress = Passes(report, sum(source.bytes for _, source in sources))
         self.cleaner = Cleaner(config.clean)
         self.boilerplate: dict[int, Boilerplate] = {}
         self.metadata = list({"title": "", **config.columns.metadata()})
@@ -381,33 +379,6 @@ class _Preparation:
         got = ", ".join(f"{reason} ({n})" for reason, n in reasons) or "nothing"
         first = f"; first {self.bad.first[0]}" if self.bad.first else ""
         return DataError("not one document could be read", got=got + first, where=where, hint=hint)
-
-
-class _Passes:
-    """Tells how far the work has come, in bytes of the sources, which are gone through once in each pass."""
-
-    def __init__(self, report: Report | None, size: int) -> None:
-        self.report, self.size = report, size
-        self.step, self.before, self.whole_files, self.told, self.documents = "read", 0, 0, 0, 0
-
-    def in_file(self, done: int) -> None:
-        self._tell(self.before + min(self.size, self.whole_files + done))
-
-    def file_done(self, size: int) -> None:
-        self.whole_files += size
-        self.in_file(0)
-
-    def next_pass(self, step: str) -> None:
-        self.step, self.before = step, self.before + self.size
-        self._tell(self.before, always=True)
-
-    def within(self, done: int, total: int) -> None:
-        self._tell(self.before + self.size * done // max(1, total), always=done == total)
-
-    def _tell(self, done: int, *, always: bool = False) -> None:
-        if self.report is not None and (always or done - self.told >= EVERY_BYTES):
-            self.told = done
-            self.report({"step": self.step, "documents": self.documents, "done_bytes": done, "total_bytes": PASSES * self.size})
 
 
 def _number(names: list[str], name: str) -> int:

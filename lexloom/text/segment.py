@@ -39,9 +39,10 @@ _MAY_END = _set(
     "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues thu thur thurs fri ph.d b.sc m.sc etc "
     "lat gr ger fr eng lit orig ala ariz calif colo conn fla mass mich minn miss okla ore penn tenn tex vt wash wis"
 )
-_MAY_END_SMALL = _set("etc approx ca esp est ed eds")
+_MAY_END_SMALL = _set("etc approx ca esp est ed eds trans orig abbr incl repr lit")
 _ENDINGS = frozenset(word[-3:] for word in _TITLES | _BEFORE_NUMBERS | _MAY_END | {"iii", "vii", "xii", "xvi", "xxi"})
 """How abbreviations end that have three letters or more: what ends so is looked at closely."""
+STRAY = 12
 _STARTERS = _set(
     "the a an in on at by for from with he she it they we you i this that these those there here his her its their our my but and or so "
     "yet if when while after before although though however since as because what who where how why not no some many most several one "
@@ -69,12 +70,20 @@ def sentences(text: str, language: str = "en") -> list[int]:
             plain = end - start == 1 and _is_plain(text, start)
             if not plain and (text[end : end + 1] == "\n" or not _is_border(text, last, match, language)):
                 continue  # before a newline that will be the border itself
-        if not _is_blank(text, last, end):
-            ends.append(end)
+        _add(ends, text, last, end)
         last = end
-    if not _is_blank(text, last, len(text)):
-        ends.append(len(text.rstrip()))
+    _add(ends, text, last, len(text.rstrip()))
     return ends
+
+
+def _add(ends: list[int], text: str, start: int, end: int) -> None:
+    """Adds a border unless nothing stands before it; stray stops such as ` ...` go with the sentence before them on their line."""
+    if _is_blank(text, start, end):
+        return
+    if ends and end - ends[-1] <= STRAY and not any(c.isalnum() or c == "\n" for c in text[ends[-1] : end]):
+        ends[-1] = end
+    else:
+        ends.append(end)
 
 
 def _is_plain(text: str, start: int) -> bool:
@@ -140,15 +149,13 @@ def _is_full_stop(text: str, last: int, start: int, word: str) -> bool:
     begin = start - len(token)
     if len(token) <= 3 and begin - last <= 40 and _is_enumerator(token) and _is_blank(text, last, begin):
         return False
-    if word[:1].isdigit():
-        return lower not in _BEFORE_NUMBERS and lower not in _TITLES
     if lower in _TITLES and (token[0].isupper() or lower in ("vs", "cf", "viz", "eg", "ie", "e.g", "i.e", "al")):
         return not word
     if (len(token) == 1 and token.isalpha() and not _CJK.match(token)) or _is_acronym(token):
         return starts_one or not word
     if lower in _MAY_END and (token[0].isupper() or lower in _MAY_END_SMALL):
         return starts_one or not word or lower == "etc"
-    return True
+    return not (word[:1].isdigit() and lower in _BEFORE_NUMBERS)
 
 
 def _is_enumerator(token: str) -> bool:

@@ -126,9 +126,10 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def sentences_of(document: Document) -> list[str]:
     """The text in sentences; the space before a sentence is part of it, that at the end of the document of none."""
     text = document.text.rstrip()
-    ends = sorted({min(int(border), len(text)) for border in document.borders if border > 0} | {len(text)})
-    found, start = [], len(text) - len(text.lstrip())
-    for end in ends:
+    found, start, last = [], len(text) - len(text.lstrip()), len(text)
+    for end in (*document.borders, last):
+        if end > last:
+            end = last
         while end > start and text[end - 1].isspace():
             end -= 1
         if end > start:

@@ -307,6 +307,9 @@ def _encode(backend: tokenizers.Tokenizer, texts: list[str], offsets: bool) -> l
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
     """Lists of about a million characters: the library's own objects take a hundred bytes a token."""
+    if set(map(type, texts)) <= {str} and sum(map(len, texts)) + 16 * len(texts) <= 2 * _BATCH:
+        yield list(texts)
+        return
     waiting: list[str] = []
     held = 0
     for text in texts:
@@ -315,8 +318,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         if held >= _BATCH:
             yield waiting
             waiting, held = [], 0
-    if waiting:
-        yield waiting
+    yield waiting
 
 
 def _capped(texts: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ MAX_WORD = {"wordpiece": 100, "bpe": 100, "word": 100, "byte-bpe": 30}
 """Longest run that is counted: characters, or bytes of byte-level BPE (30 keeps characters of two and three bytes whole)."""
 BUDGET = 400_000_000
 """Characters that are counted at most; an unspaced one weighs `UNSPACED`, since its runs are long and seldom the same."""
-UNSPACED = 50
+UNSPACED = 100
 COVERAGE = 0.9999
 _ENCODER = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _BYTES = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}

@@ -24,7 +24,8 @@ def opened(kind, folder):
 
 def main(folders, texts):
     found = {}
-    kinds = {"classifier": AutoModelForSequenceClassification, "pretrained": BertForPreTraining, "masked": AutoModelForMaskedLM, "bare": AutoModel}
+    kinds = {"classifier": AutoModelForSequenceClassification, "masked": AutoModelForMaskedLM}
+    kinds |= {"pretrained": BertForPreTraining, "bare": AutoModel}
     for name, folder in folders.items():
         model, problems = opened(kinds[name], folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -34,11 +35,13 @@ def main(folders, texts):
             answer = pipeline("text-classification", model=folder, tokenizer=tokenizer, device="cpu")
             found[name]["answers"] = answer(texts, truncation=True)
             found[name]["all"] = answer(texts, truncation=True, top_k=None)
-            pairs = [{"text": text, "text_pair": other} for text, other in zip(texts, texts[::-1]) if other]  # it takes "" for no pair
+            # it takes "" for no pair
+            pairs = [{"text": text, "text_pair": other} for text, other in zip(texts, texts[::-1], strict=True) if other]
             found[name]["pairs"] = answer(pairs, truncation=True)
         if name == "masked":
             fill = pipeline("fill-mask", model=folder, tokenizer=tokenizer, device="cpu")
-            found[name]["answers"] = [fill(f"{text} {tokenizer.mask_token}", top_k=3) for text in texts if 0 < len(text) < 100]  # it does not cut
+            short = [text for text in texts if 0 < len(text) < 100]  # it does not cut
+            found[name]["answers"] = [fill(f"{text} {tokenizer.mask_token}", top_k=3) for text in short]
         if name == "bare":
             with torch.no_grad():
                 batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from lexloom import files, keys
+from lexloom import files
 from lexloom.train.log import read
-
-RECIPE = """\
-name: kill
-seed: 3
-prepare: {sources: [texts.jsonl], language: en, dedup: {near: false}, split: {validation: 0.1}}
-tokenizer: {kind: wordpiece, vocab_size: 300}
-pretrain:
-  model: {kind: bert, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}
-  objective: [masked-lm, next-sentence]
-  train:
-    {steps: 60, batch_tokens: 512, micro_batch_tokens: 256, length: 32, evaluate_every: 20, save_every: 7, learning_rate: 1e-3}
-finetune:
-  topics:
-    task: text-classification
-    data: {train: rows.jsonl, validation: rows.jsonl, test: rows.jsonl}
-    train: {epochs: 6, batch_rows: 16, save_every: 5, learning_rate: 1e-3, dtype: float32}
-    baselines: [majority]
-"""
-WORDS = "the a one that which river stone green walks sees under over between slowly quickly house tree bird never".split()  # noqa: SIM905
-
-
-def sentence(number: int) -> str:
-    picks = keys.integers(keys.key(9, number), 9, len(WORDS))
-    return " ".join(WORDS[i] for i in picks).capitalize() + "."
-
-
-def sources(folder: Path) -> None:
-    """Two hundred documents of ten sentences, and a hundred labelled rows."""
-    texts = [{"id": str(d), "text": " ".join(sentence(10 * d + i) for i in range(10))} for d in range(200)]
-    rows = [{"text": sentence(i), "label": "high" if "river" in sentence(i).lower() else "low"} for i in range(100)]
-    for name, content in (("texts", texts), ("rows", rows)):
-        files.write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in content))
-    files.write_text(folder / "recipe.yaml", RECIPE)
+from tests import tiny
 
 
 def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "lexloom.cli", "run", "recipe.yaml", "--out", out, "-q"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = [*tiny.COMMAND, "run", "recipe.yaml", "--out", out, "-q"]
+    return subprocess.Popen(command, cwd=folder, env=tiny.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -88,7 +54,7 @@ def killed_run(folder: Path, out: str, kills: int, whole_seconds: float, dice: r
 @pytest.mark.kill
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits(kills: int, tmp_path: Path) -> None:
-    sources(tmp_path)
+    tiny.write(tmp_path)
     began = time.monotonic()
     finish(start(tmp_path, "whole"))
     whole = time.monotonic() - began

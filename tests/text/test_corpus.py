@@ -47,7 +47,7 @@ def test_documents_come_back_as_they_were_in_their_order(tmp_path: Path) -> None
     assert list(corpus.texts("validation")) == [document(number).text for number in (4, 9, 14, 19)]
     assert list(corpus.documents("test")) == []
     first = next(corpus.documents())
-    assert first.sentences == ["Document 0.", *["It goes on."] * 5, "末尾。", "😀"]
+    assert first.sentences == ["Document 0.", *["It goes on."] * 5, "末尾。😀"]
     assert corpus.language == "en"
     assert corpus.report["splits"]["train"]["bytes"] == sum(len(d.text.encode()) for d in wanted)
     assert corpus.report["splits"]["train"]["sentences"] == sum(len(d.borders) for d in wanted)

@@ -47,6 +47,11 @@ ENGLISH = [
     "the end. small letters go on.| They do.",
     "Born c. 1500 in Rome.| Died there.",
     "Line one\r\n|Line two",
+    "You have come, have you? ...| She had.",
+    "He stopped. . . .| Then he went on.",
+    "James Madison, Sr. (1723–1801) was a planter.| He was rich.",
+    "The case is 75 U.S. 557 of 1869.| It was decided.",
+    "The name (Arabic, trans. Al-Khalifa) is old.| The fire was lit.| The end.",
     "Tabs\tand spaces.   |   More of them.",
 ]
 CHINESE = [
@@ -70,6 +75,7 @@ CHINESE = [
     "最后一句。 \n\n|　新的一段。",
     "李明（1990年生。）|是学生。",
     "省略号…也可以在句中。",
+    "他唱道「一、二、三……」。|完了。",
 ]
 
 
