@@ -123,7 +123,7 @@ def splits_of(path: Path) -> dict[str, list[Path]]:
 def _sample(name: str, read: Read, given: ColumnsConfig, group: str | None, findings: Findings) -> Sample:
     """The rows with labels where there are any, else as texts."""
     if not read.rows:
-        return Sample(name, read.path, read.bad)
+        return samples.unread(name, read)
     try:
         columns = Columns.find(given, read.rows, labelled=True, strict=True)
     except DataError:

@@ -135,11 +135,11 @@ def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text |
     faults.look(sample, findings)
     if not len(sample):
         return None
-    lengths.table([sample], None if tokenizer is None else lengths.Limit(tokenizer, None), findings)
+    lengths.table([sample], None if tokenizer is None else lengths.Limit(tokenizer, None), findings, of="the sources")
     _language(sample, config, findings, where)
     text = Text(sample.characters, sample.characters / _characters_per_token(sample, tokenizer), tokenizer is not None)
     how = "by the tokenizer" if text.known else "by a rule of thumb, for there is no tokenizer yet"
-    what = f"{len(sources):,} files, {size(sample.bytes)}: about {count(text.characters, short=True)} characters"
+    what = f"{len(sources):,} file{'s' * (len(sources) != 1)}, {size(sample.bytes)}: about {count(text.characters, short=True)} characters"
     findings.add("fact", "text", where, f"{what}, {count(text.tokens, short=True)} tokens {how}, before cleaning")
     return text
 

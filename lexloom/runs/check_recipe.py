@@ -10,7 +10,7 @@ from typing import Any
 
 from lexloom import compute
 from lexloom.console import Console, size
-from lexloom.errors import ConfigError, LexloomError
+from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.objectives.base import Vocabulary
 from lexloom.runs import components, lengths, needs, samples, splits
@@ -85,14 +85,12 @@ class _Tuned:
         if "train" not in reads:
             return
         try:
-            config = self._settled(reads["train"])
-            task = self._samples(config, reads, group)
+            task = self._samples(self._settled(reads["train"]), reads, group)
+            if task is not None:
+                self._unseen(task)
+                self._tokens(task)
         except LexloomError as error:
-            self.findings.take(error, "columns", self.where)
-            return
-        if task is not None:
-            self._unseen(task)
-            self._tokens(task)
+            self.findings.take(error, "columns" if isinstance(error, DataError) else "model", self.where)
 
     def _settled(self, train: samples.Read) -> Any:
         settle = getattr(self.tuning.kind, "settle", None)
@@ -107,12 +105,12 @@ class _Tuned:
         given = getattr(config, "columns", None)
         for split, read in reads.items():
             if not read.rows or not isinstance(given, ColumnsConfig):
-                self.found[split] = Sample(split, read.path, read.bad, rows=read.rows)
+                self.found[split] = samples.unread(split, read)
                 continue
             columns = Columns.find(given, read.rows, labelled=True)
             self.found[split] = samples.labelled(split, read, columns, group=group)
         before = len(self.findings.of("one label"))
-        splits.look(self.found, self.findings)
+        splits.look(self.found, self.findings, of=self.name)
         if not self.found["train"].rows or len(self.findings.of("one label")) > before:
             return None
         try:
@@ -136,22 +134,25 @@ class _Tuned:
                     self.findings.take(error, "unseen labels", sample.places[i])
 
     def _tokens(self, task: Task) -> None:
-        """Lengths, batches, memory and disk, where there is a tokenizer already."""
+        """Lengths, batches, memory and disk, as far as the model and its tokenizer are known."""
         start, train = self.start, self.tuning.train
-        if start is None or start.tokenizer is None:
-            lengths.table(list(self.found.values()), None, self.findings)
-            self.findings.add("fact", "tokens", self.where, f"{self.name}: there is no tokenizer yet, so tokens are not counted")
+        if start is None:
+            lengths.table(list(self.found.values()), None, self.findings, of=self.name)
             return
-        limit = min(start.limit, train.max_length or start.limit)
-        lengths.table(list(self.found.values()), Limit(start.tokenizer, limit), self.findings)
+        limit = longest = min(start.limit, train.max_length or start.limit)
         if missing := task.needs - start.kind.ABILITIES:
             what = f"{start.kind.MODEL_TYPE} cannot do {self.tuning.section.task}: it lacks {', '.join(missing)}"
             self.findings.add("error", "model", self.where, what, blame="config")
             return
-        chosen = self.found["train"].rows[: lengths.CHARACTERS // 500]
-        encoded = task.encode(chosen, start.tokenizer, max_length=limit, labelled=True)
-        edges = lengths.batches(self.name, encoded, batch_rows=train.batch_rows, max_length=limit, findings=self.findings, where=self.where)
-        self._takes(task, start, max(edges))
+        tokens = None if start.tokenizer is None else Limit(start.tokenizer, limit)
+        lengths.table(list(self.found.values()), tokens, self.findings, of=self.name)
+        if start.tokenizer is None:
+            self.findings.add("fact", "tokens", self.where, f"{self.name}: there is no tokenizer yet, so tokens are not counted")
+        else:
+            chosen = self.found["train"].rows[: lengths.CHARACTERS // 500]
+            encoded = task.encode(chosen, start.tokenizer, max_length=limit, labelled=True)
+            longest = max(lengths.batches(self.name, encoded, train.batch_rows, limit, self.findings, self.where))
+        self._takes(task, start, longest)
 
     def _takes(self, task: Task, start: Start, longest: int) -> None:
         train = self.tuning.train

@@ -137,6 +137,8 @@ def show(findings: Findings, console: Console) -> None:
 
 def _lines(finding: Finding) -> str:
     lines = [f"{finding.level}: {finding.place}: {finding.what}"]
+    if finding.level == "fact":
+        return lines[0]
     if more := [place for place in finding.places if place != finding.place]:
         lines.append(f"  also at:  {', '.join(more)}")
     if finding.do:

@@ -74,7 +74,7 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer) -> Encoded:
     return Encoded(found.lengths, unknown, sum(map(len, chosen)))
 
 
-def table(samples: Sequence[Sample], limit: Limit | None, findings: Findings) -> None:
+def table(samples: Sequence[Sample], limit: Limit | None, findings: Findings, *, of: str = "") -> None:
     """The table of lengths, and what is wrong with them."""
     rows: list[dict[str, Any]] = []
     for sample in samples:
@@ -89,7 +89,7 @@ def table(samples: Sequence[Sample], limit: Limit | None, findings: Findings) ->
                 row["over"] = 100 * _over(found, limit)
         rows.append(row)
     used = {key: heading for key, heading in COLUMNS.items() if any(key in row for row in rows)}
-    findings.table("lengths", used, rows)
+    findings.table(f"lengths of {of}" if of else "lengths", used, rows)
 
 
 def _figures(unit: str, lengths: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, int]:
@@ -112,7 +112,7 @@ def unknown_tokens(sample: Sample, found: Encoded, findings: Findings) -> None:
         findings.add(level, "unknown tokens", sample.where, what, do, places=sample.places[:1])
 
 
-def batches(name: str, encoded: Sequence[Any], *, batch_rows: int, max_length: int, findings: Findings, where: str) -> list[int]:
+def batches(name: str, encoded: Sequence[Any], batch_rows: int, max_length: int, findings: Findings, where: str) -> list[int]:
     """How full the batches of fine-tuning will be, and how many texts are cut.
 
     Args:

@@ -138,7 +138,7 @@ def example(objective: Objective, rows: int, length: int) -> Batch:
 
 def step_bytes(network: Network, objective: Objective, batch: Batch) -> int:
     """The most bytes that the tensors of one forward and backward hold at once; parameters are not counted, their gradients are."""
-    with _Live() as live:
+    with Live() as live:
         sums = Step(network, objective)(batch.to("meta").tensors)
         torch.stack(list(sums.values())).sum().backward()
     for parameter in network.parameters():
@@ -146,7 +146,7 @@ def step_bytes(network: Network, objective: Objective, batch: Batch) -> int:
     return live.peak
 
 
-class _Live(TorchDispatchMode):
+class Live(TorchDispatchMode):
     """Counts the bytes of tensors that are made and not yet gone."""
 
     def __init__(self) -> None:
@@ -187,6 +187,7 @@ class Timed:
 
 def step_seconds(network: Network, objective: Objective, *, rows: int, length: int, train: TrainConfig, chosen: Compute) -> Timed:
     """The median of three steps of made-up rows after one that warms up, eager; the network is changed by it."""
+    before = torch.get_num_threads()
     chosen.apply()
     network.to(chosen.torch_dtype)
     step = prepared(Step(network, objective), replace(chosen, compile=False))
@@ -201,6 +202,7 @@ def step_seconds(network: Network, objective: Objective, *, rows: int, length: i
         optimizer.step(1e-9)
         micro.append(middle - begin)
         update.append(time.perf_counter() - middle)
+    torch.set_num_threads(before)
     return Timed(statistics.median(micro[1:]), statistics.median(update[1:]))
 
 
@@ -211,7 +213,7 @@ def stage_bytes(parameters: int, train: TrainConfig) -> int:
 
 def report_memory(name: str, found: Memory, device: str, micro_batch_tokens: int, findings: Findings, where: str) -> None:
     """The table of what memory goes to, and whether there is as much."""
-    rows = [{"what": what.replace("_", " "), "size": size(amount), "bytes": amount} for what, amount in found.plain().items()]
+    rows = [{"what": what, "size": size(amount), "bytes": amount} for what, amount in found.plain().items()]
     findings.table(f"memory of {name}, about", {"what": "what", "size": "size"}, rows)
     total, free = available(device)
     if found.peak > total:

@@ -16,18 +16,16 @@ from lexloom import files
 from lexloom.console import Console, count
 from lexloom.errors import ConfigError, DataError, Interrupted, LexloomError
 from lexloom.hub.bundle import Bundle, load
+from lexloom.runs.inputs import Input, Model, Reader, Refused
 from lexloom.runs.interrupt import on_signal
 from lexloom.runs.outputs import output_format, schema_of, writing
 from lexloom.runs.parts import Aside, Parts, Tally
-from lexloom.tasks.columns import Columns, ColumnsConfig
+from lexloom.tasks.columns import ColumnsConfig
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.quarantine import Quarantine
-from lexloom.text.rows import Placed, Row, SourceFile, files_of, read_rows, survey
+from lexloom.text.rows import Placed, Row, SourceFile, files_of, survey
 
-Model = Bundle | TfidfClassifier
 BATCH_ROWS = 4096
-BATCH_CHARACTERS = 1 << 20
-"""A part ends at so many characters too, so that long texts or a large network do not make the work lost by a kill large."""
 ANSWER, SCORE, ANSWERS = "prediction", "score", "answers"
 
 
@@ -140,7 +138,7 @@ class _Prediction:
     ) -> None:
         self.model, self.sources, self.output, self.given = model, sources, output, given
         self.batch_rows, self.options, self.console = batch_rows, options, console
-        self.reader = _Reader(model, given)
+        self.reader = Reader(model, given)
         self.aside = output.with_name(f"{output.name}.bad-rows.jsonl")
         self.parts = Parts(output.with_name(f"{output.name}.parts"), self._about())
 
@@ -194,7 +192,7 @@ class _Prediction:
         aside.total, aside.reasons = self.parts.total.bad, type(aside.reasons)(self.parts.total.reasons)
         whole = sum(source.bytes for source in self.sources)
         with self.console.progress("predicting", whole, "bytes") as progress, on_signal(self._stopping) as stop:
-            rows = _Input(self.sources, aside, progress.update)
+            rows = Input(self.sources, aside, progress.update)
             for _ in range(finished):
                 self.reader.find(rows.take(self.batch_rows))
             while not self.parts.tallies or not self.parts.tallies[-1].last:
@@ -210,7 +208,7 @@ class _Prediction:
     def _stopping(self, _: str) -> None:
         self.console.say("finishing this part; once more stops at once")
 
-    def _part(self, rows: _Input, aside: Aside) -> None:
+    def _part(self, rows: Input, aside: Aside) -> None:
         with self.parts.writing() as part:
             aside.into(part)
             taken = rows.take(self.batch_rows)
@@ -218,17 +216,17 @@ class _Prediction:
             part.tally.columns = list(dict.fromkeys(name for _, placed in taken for name in placed.row))
             self.reader.find(taken)
             for (file, placed), answer in zip(taken, self._answers([placed for _, placed in taken]), strict=True):
-                if isinstance(answer, _Refused):
+                if isinstance(answer, Refused):
                     aside.add(placed.file, placed.line, answer.reason, text=answer.text)
                 else:
                     part.answer(file, placed.line, answer)
 
     def _answers(self, taken: Sequence[Placed]) -> list[Any]:
-        """An answer, or a `_Refused`, for each row."""
+        """An answer, or a `Refused`, for each row."""
         inputs = [self.reader.input(placed) for placed in taken]
-        good = [row for row in inputs if not isinstance(row, _Refused)]
+        good = [row for row in inputs if not isinstance(row, Refused)]
         answers = iter(self._predicted(good))
-        return [row if isinstance(row, _Refused) else next(answers) for row in inputs]
+        return [row if isinstance(row, Refused) else next(answers) for row in inputs]
 
     def _predicted(self, rows: list[Row]) -> list[Any]:
         """Answers; where a row makes the task refuse all of them, it is found by halving."""
@@ -238,7 +236,7 @@ class _Prediction:
             return self.model.predict(rows, **self.options)
         except DataError as error:
             if len(rows) == 1:
-                return [_Refused.of(error, rows[0])]
+                return [Refused.of(error, rows[0])]
             half = len(rows) // 2
             return [*self._predicted(rows[:half]), *self._predicted(rows[half:])]
 
@@ -277,7 +275,7 @@ class _Prediction:
         """The rows that were answered, each with its answer."""
         entries = self.parts.entries("answer")
         entry = next(entries, None)
-        for file, placed in _Input(self.sources, Aside(max_bad_rows=None, strict=False)):
+        for file, placed in Input(self.sources, Aside(max_bad_rows=None, strict=False)):
             if entry is None:
                 return
             if entry["at"] == [file, placed.line]:
@@ -285,88 +283,6 @@ class _Prediction:
                 entry = next(entries, None)
         if entry is not None:
             raise DataError("the input changed while it was read", where=self.sources[entry["at"][0]].name, hint="run it again")
-
-
-@dataclass(frozen=True)
-class _Refused:
-    """Why a row has no answer."""
-
-    reason: str
-    text: str
-
-    @classmethod
-    def of(cls, error: DataError, row: Row) -> _Refused:
-        reason = f"{error.problem}: {error.got}" if error.got else error.problem
-        return cls(reason, str(row)[:400])
-
-
-class _Input:
-    """The rows of all files in order, each with the number of its file; taken part by part."""
-
-    def __init__(self, sources: Sequence[SourceFile], aside: Quarantine, report: Any = None) -> None:
-        self.sources, self.aside, self.report = sources, aside, report
-        self.rows, self.ended, self.bytes = self._read(), False, 0
-
-    def __iter__(self) -> Iterator[tuple[int, Placed]]:
-        return self.rows
-
-    def _read(self) -> Iterator[tuple[int, Placed]]:
-        before = 0
-        for number, source in enumerate(self.sources):
-
-            def progress(done: int, before: int = before) -> None:
-                self.bytes = before + done
-                if self.report is not None:
-                    self.report(self.bytes)
-
-            for placed in read_rows(source, bad=self.aside, progress=progress):
-                yield number, placed
-            before += source.bytes
-        self.ended = True
-
-    def take(self, most: int) -> list[tuple[int, Placed]]:
-        """The rows of the next part: the same ones whenever the input is the same."""
-        found: list[tuple[int, Placed]] = []
-        characters = 0
-        for number, placed in self.rows:
-            found.append((number, placed))
-            characters += sum(len(value) for value in placed.row.values() if isinstance(value, str))
-            if len(found) >= most or characters >= BATCH_CHARACTERS:
-                break
-        return found
-
-
-class _Reader:
-    """What a task wants of a row."""
-
-    def __init__(self, model: Model, given: ColumnsConfig | None) -> None:
-        found = getattr(model.config if isinstance(model, TfidfClassifier) else getattr(model.task, "config", None), "columns", None)
-        self.config = found if isinstance(found, ColumnsConfig) else None
-        self.given, self.columns = given, None  # type: ColumnsConfig | None, Columns | None
-
-    def find(self, taken: Sequence[tuple[int, Placed]]) -> None:
-        """Finds the columns in the first rows.
-
-        Raises:
-            DataError: there is none for the text.
-        """
-        if self.columns is not None or not taken or (self.config is None and self.given is None):
-            return
-        rows = [placed for _, placed in taken]
-        if self.given is None:
-            self.columns = Columns.find(self.config or ColumnsConfig(), rows, labelled=False)
-        else:
-            self.columns = Columns.find(self.given, rows, labelled=False, strict=True)
-
-    def input(self, placed: Placed) -> Row | _Refused:
-        """The row as the task takes it: its text, and the second one of a pair; all its columns for tasks with columns of their own."""
-        if self.columns is None:
-            return placed.row
-        try:
-            pairs = self.columns.pairs([placed])
-            return {"text": self.columns.texts([placed])[0], **({"pair": pairs[0]} if pairs is not None else {})}
-        except DataError as error:
-            return _Refused.of(error, placed.row)
 
 
 def free(name: str, taken: Sequence[str]) -> str:

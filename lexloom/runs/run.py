@@ -167,7 +167,7 @@ class Run:
 def make_tokenizer(corpus: Path, out: Path, config: Any) -> Tokenizer:
     """Trains a tokenizer on a corpus folder and writes it with `report.json` beside its files."""
     texts = Corpus.open(corpus)
-    tokenizer = train_tokenizer((document.text for document in texts.documents("train")), config)
+    tokenizer = train_tokenizer(lambda: texts.texts("train"), config)
     with files.new_folder(out, kind="tokenizer") as folder:
         tokenizer.save(folder)
         files.write_json(folder / "report.json", tokenizer_report(tokenizer, texts, config.kind))

@@ -128,6 +128,11 @@ def encodings(sources: Sequence[SourceFile]) -> frozenset[str]:
     return frozenset(source.encoding or "utf-8" for source in sources)
 
 
+def unread(name: str, found: Read) -> Sample:
+    """A sample without texts: there are none, or nobody knows where they stand."""
+    return Sample(name, found.path, found.bad, rows=found.rows, whole=found.whole, encodings=encodings(found.sources))
+
+
 def labelled(name: str, found: Read, columns: Columns, *, group: str | None = None) -> Sample:
     """The rows as labelled texts; with `columns.label` None, as texts.
 

@@ -13,7 +13,7 @@ from lexloom.runs.samples import Sample
 SHOWN_LABELS = 30
 
 
-def look(found: Mapping[str, Sample], findings: Findings) -> None:
+def look(found: Mapping[str, Sample], findings: Findings, *, of: str = "") -> None:
     """What data can have by itself: faults of each split, labels of training, overlap of training with the others."""
     for sample in found.values():
         if not sample.whole:
@@ -27,10 +27,10 @@ def look(found: Mapping[str, Sample], findings: Findings) -> None:
     for other in found.values():
         if other is not train and len(other):
             faults.overlap(train, other, findings)
-    label_table(found, findings)
+    label_table(found, findings, of=of)
 
 
-def label_table(found: Mapping[str, Sample], findings: Findings) -> None:
+def label_table(found: Mapping[str, Sample], findings: Findings, *, of: str = "") -> None:
     """How often each label stands in each split, the most frequent first."""
     labelled = {name: sample for name, sample in found.items() if sample.labels}
     if not labelled:
@@ -45,7 +45,7 @@ def label_table(found: Mapping[str, Sample], findings: Findings) -> None:
         row["share"] = 100 * row[first.name or "rows"] / max(1, len(first))
     if len(names) > SHOWN_LABELS:
         findings.add("fact", "labels", first.where, f"there are {len(names):,} labels; the table shows the {SHOWN_LABELS} most frequent")
-    findings.table("labels", {**{key: key for key in rows[0]}, "share": "% of rows"}, rows)
+    findings.table(f"labels of {of}" if of else "labels", {**{key: key for key in rows[0]}, "share": "% of rows"}, rows)
 
 
 def unseen_labels(found: Mapping[str, Sample], findings: Findings) -> None:

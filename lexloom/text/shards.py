@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,31 +22,12 @@ import numpy.typing as npt
 from lexloom import files
 from lexloom.errors import DataError, FormatError
 from lexloom.text.encoded import Ragged, Template
+from lexloom.text.encoding import Document, DocumentBatch, Documents, encoded
 from lexloom.text.tokenizer import Tokenizer
 
 FORMAT = 1
-_BATCH = 1 << 20
-_LONGEST = 20_000
+_BLOCK = 1 << 20
 _NAMES = ("tokens", "sentences", "documents", "ids", "id-ends")
-
-
-class Document(Protocol):
-    """What shards need of a document: `borders` are ends of sentences, offsets into `text`."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def borders(self) -> Sequence[int]: ...
-
-
-class Documents(Protocol):
-    """What shards need of a corpus."""
-
-    @property
-    def splits(self) -> Sequence[str]: ...
-    def documents(self, split: str, /) -> Iterable[Document]: ...
 
 
 def write_shards(
@@ -57,10 +38,6 @@ def write_shards(
     report: Callable[[int], None] | None = None,
 ) -> Shards:
     """Encodes the documents of every split, in their order, with bounded memory.
-
-    Documents are encoded sentence by sentence: borders are then exact token borders, no offsets have to be computed (a third of the
-    time), the load spreads evenly over threads, and a text of any length is fine. The space between two sentences goes with the
-    second, so that byte-level tokenizers see it as they do inside a text.
 
     Args:
         corpus: a Corpus, or split -> documents.
@@ -75,9 +52,9 @@ def write_shards(
         for split, documents in splits.items():
             with ExitStack() as stack:
                 writer = _Writer(folder, _name(split), tokenizer, stack)
-                for batch in _batches(documents):
-                    writer.add(batch)
-                    done += len(batch)
+                for batch, ragged in encoded(documents, tokenizer):
+                    writer.add(batch, ragged)
+                    done += len(batch.documents)
                     if report is not None:
                         report(done)
             found[split] = writer.finish()
@@ -110,52 +87,6 @@ def _dtype(vocabulary: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if vocabulary <= 1 << 8 else np.uint16 if vocabulary <= 1 << 16 else np.uint32)
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    waiting: list[Document] = []
-    held = 0
-    for document in documents:
-        waiting.append(document)
-        held += len(document.text) + 64
-        if held >= _BATCH:
-            yield waiting
-            waiting, held = [], 0
-    if waiting:
-        yield waiting
-
-
-def sentences_of(document: Document) -> list[str]:
-    """The text in sentences; the space before a sentence is part of it, that at the end of the document of none."""
-    text = document.text.rstrip()
-    found, start, last = [], len(text) - len(text.lstrip()), len(text)
-    for end in (*document.borders, last):
-        if end > last:
-            end = last
-        while end > start and text[end - 1].isspace():
-            end -= 1
-        if end > start:
-            found.append(text[start:end])
-            start = end
-    return found
-
-
-def _in_parts(sentences: list[str]) -> tuple[list[str], list[int] | None]:
-    """Sentences of bounded length, and how many parts each was cut into; None where each is whole."""
-    if max(map(len, sentences), default=0) <= _LONGEST:
-        return sentences, None
-    parts: list[str] = []
-    counts: list[int] = []
-    for sentence in sentences:
-        before, start = len(parts), 0
-        while len(sentence) - start > _LONGEST:
-            space = sentence.rfind(" ", start + 1, start + _LONGEST)
-            end = space if space > start else start + _LONGEST
-            parts.append(sentence[start:end])
-            start = end
-        parts.append(sentence[start:])
-        counts.append(len(parts) - before)
-    return parts, counts
-
-
 class _Writer:
     """One split on its way to disk."""
 
@@ -171,27 +102,24 @@ class _Writer:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}-{self.split}.bin"
 
-    def add(self, batch: list[Document]) -> None:
-        """Encodes and appends documents."""
-        cut = [sentences_of(document) for document in batch]
-        parts, in_parts = _in_parts([sentence for sentences in cut for sentence in sentences])
-        ragged = self.tokenizer.plain(parts)
-        lengths = ragged.lengths
-        if in_parts is not None:
-            self.counts["long_sentences"] += sum(n > 1 for n in in_parts)
-            lengths = np.add.reduceat(lengths, np.cumsum([0, *in_parts[:-1]]))
-        owner = np.repeat(np.arange(len(batch)), [len(sentences) for sentences in cut])
-        per_document = np.bincount(owner[lengths > 0], minlength=len(batch))
+    def add(self, batch: DocumentBatch, ragged: Ragged) -> None:
+        """Appends documents with their token ids."""
+        lengths, total = ragged.lengths, len(batch.documents)
+        if batch.parts_of is not None:
+            self.counts["long_sentences"] += sum(n > 1 for n in batch.parts_of)
+            lengths = np.add.reduceat(lengths, np.cumsum([0, *batch.parts_of[:-1]]))
+        owner = np.repeat(np.arange(total), batch.sentences)
+        per_document = np.bincount(owner[lengths > 0], minlength=total)
         kept = np.flatnonzero(per_document)
-        self.skipped["empty"] += sum(not sentences for sentences in cut)
-        self.skipped["no tokens"] += len(batch) - len(kept) - sum(not sentences for sentences in cut)
+        empty = batch.sentences.count(0)
+        self.skipped.update({"empty": empty, "no tokens": total - len(kept) - empty})
         self._write("tokens", ragged.values.astype(self.dtype))
         self._append("sentences", lengths[lengths > 0])
         self._append("documents", per_document[kept])
-        ids = [str(batch[place].id).encode("utf-8", "replace") for place in kept.tolist()]
+        ids = [str(batch.documents[place].id).encode("utf-8", "replace") for place in kept.tolist()]
         self._append("id-ends", np.array([len(name) for name in ids], dtype=np.int64))
         self._write("ids", np.frombuffer(b"".join(ids), dtype=np.uint8))
-        self._count(ragged, batch, len(kept), int((lengths > 0).sum()))
+        self._count(ragged, batch.documents, len(kept), int((lengths > 0).sum()))
 
     def _count(self, ragged: Ragged, batch: list[Document], documents: int, sentences: int) -> None:
         unknown = self.tokenizer.unk_id
@@ -227,8 +155,8 @@ class _Writer:
         self.digests[name] = hashlib.sha256()
         wide = _mapped(self.path(name), np.dtype("<u8"))
         with files.replacing(self.path(name)) as file:
-            for start in range(0, len(wide), _BATCH):
-                content = wide[start : start + _BATCH].astype("<u4").tobytes()
+            for start in range(0, len(wide), _BLOCK):
+                content = wide[start : start + _BLOCK].astype("<u4").tobytes()
                 self.digests[name].update(content)
                 file.write(content)
 
@@ -390,15 +318,15 @@ def _check(split: Split, *, verify: bool) -> None:
             raise FormatError(f"the borders of {name} are damaged", where=where, hint="make the shards again")
     if len(split.id_ends) != len(split.document_ends):
         raise FormatError("there are not as many ids as documents", where=where, hint="make the shards again")
-    for start in range(0, len(split.tokens) if verify else 0, _BATCH):
-        if int(split.tokens[start : start + _BATCH].max()) >= split.vocabulary:
+    for start in range(0, len(split.tokens) if verify else 0, _BLOCK):
+        if int(split.tokens[start : start + _BLOCK].max()) >= split.vocabulary:
             raise FormatError("a token id is outside the vocabulary", expected=f"below {split.vocabulary}", where=where)
 
 
 def _grows(ends: npt.NDArray[Any], *, strictly: bool) -> bool:
     last = 0 if strictly else -1
-    for start in range(0, len(ends), _BATCH):
-        block = ends[start : start + _BATCH].astype(np.int64)
+    for start in range(0, len(ends), _BLOCK):
+        block = ends[start : start + _BLOCK].astype(np.int64)
         steps = np.diff(block, prepend=last)
         if (steps <= 0).any() if strictly else (steps[1:] < 0).any() or block[0] < max(last, 0):
             return False

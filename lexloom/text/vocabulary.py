@@ -22,7 +22,7 @@ MAX_LETTERS = 100
 _CANDIDATES, _HELD = 50_000, 1_000_000
 # Scripts that put no space between words: there a word is looked for anywhere, not only between spaces.
 _UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_RUN = re.compile(r"[^\W\d_](?:[^\W_]|['’\-](?=[^\W_]))*")
+_RUN = re.compile(r"[^\W\d_][^\W_]*")
 
 
 def extend(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[Tokenizer, dict[int, list[int]]]:

@@ -1,6 +1,6 @@
 """Runs in a process of its own, with transformers and without lexloom: opens bundles as a user of transformers does.
 
-    python oracle_bundle.py FOLDERS_JSON TEXTS_JSON    prints one JSON object
+python oracle_bundle.py FOLDERS_JSON TEXTS_JSON    prints one JSON object
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from lexloom import keys
-from lexloom.errors import ConfigError, DataError, FormatError
+from lexloom.errors import ConfigError, DataError, FormatError, LexloomError
 from lexloom.text import pairs
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing, open_packing
 from lexloom.text.shards import Split, write_shards
@@ -290,7 +290,8 @@ def test_a_packing_is_made_once_and_opened_again(split: Split, tmp_path: Path) -
     assert ensure_packing(split, config(length=51), folder=tmp_path).folder != first.folder
     assert ensure_packing(split, config(length=50)).folder.parent == split.folder / "packings"
     (first.folder / "manifest.json").unlink()
-    assert len(ensure_packing(split, config(length=50), folder=tmp_path)) == len(first), "one without a manifest is made again"
+    with pytest.raises(LexloomError, match="did not write"):
+        ensure_packing(split, config(length=50), folder=tmp_path)
 
 
 def test_packings_take_little_room(split: Split) -> None:

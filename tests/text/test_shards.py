@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from lexloom import files
 from lexloom.errors import DataError, FormatError
-from lexloom.text.shards import Shards, sentences_of, write_shards
+from lexloom.text.encoding import sentences_of
+from lexloom.text.shards import Shards, write_shards
 from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 
