@@ -180,8 +180,9 @@ def predict(
     if input_ is not None:
         if output is None or texts:
             raise ConfigError("--input goes with --output, and without texts", hint=f"add --output {input_.stem}-answers.jsonl")
-        verbs.predict_file(bundle, input_, output, console=console)
-        console.result({"output": str(output)}, f"answers: {output}")
+        done = verbs.predict_file(bundle, input_, output, console=console)
+        aside = f"; {done.bad:,} bad rows are in {done.aside}" if done.bad else ""
+        console.result({"output": str(output), "rows": done.rows, "bad": done.bad}, f"{done.rows:,} answers in {output}{aside}")
         return
     if not texts:
         raise ConfigError("there is nothing to answer", hint="give a text in quotes, or --input FILE --output FILE")
@@ -242,7 +243,8 @@ def list_(
 def _answer(answer: Any) -> str:
     """One answer in a few words: the label or token with its score; of several the first five."""
     if isinstance(answer, list):
-        return "; ".join(_answer(one) for one in answer[:5])
+        nested = bool(answer) and isinstance(answer[0], list)  # one list for each of several masks
+        return (" | " if nested else "; ").join(_answer(one) for one in (answer if nested else answer[:5]))
     return f"{answer.get('label', answer.get('token_str'))} {answer['score']:.3f}"
 
 

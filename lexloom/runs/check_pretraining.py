@@ -17,20 +17,20 @@ from lexloom.models.base import Architecture, Network
 from lexloom.objectives.base import Objective, Vocabulary
 from lexloom.runs import components, faults, lengths, needs, samples
 from lexloom.runs.components import Phase
-from lexloom.runs.findings import Findings
+from lexloom.runs.findings import Findings, Level
 from lexloom.runs.prepare import PrepareConfig
-from lexloom.runs.pretrain import _micro as micro_rows
+from lexloom.runs.pretrain import micro_rows
 from lexloom.runs.recipe import Plan
 from lexloom.runs.samples import Sample
 from lexloom.text.rows import files_of
-from lexloom.text.segment import guess_language
+from lexloom.text.segment import guess_language, sentences
 from lexloom.text.tokenizer import Tokenizer
 
 LETTERS_PER_TOKEN, OTHERS_PER_TOKEN = 4.5, 1.2
 """Characters of a token where nothing is known: of languages with spaces under a vocabulary of 16,000, and of Chinese."""
 CORPUS_SHARE, SHARD_BYTES = 0.45, 0.3
 """Of the text's bytes in Parquet; and of a token in shards, what its sentence borders and packings add."""
-OFTEN = 40
+OFTEN, FEW_SEVERAL = 40, 0.5
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
@@ -56,6 +56,7 @@ class Text:
     characters: float
     tokens: float
     known: bool  # the tokenizer was asked, not a rule of thumb
+    several: float  # the share of documents with several sentences
 
 
 def check_pretraining(
@@ -137,7 +138,9 @@ def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text |
         return None
     lengths.table([sample], None if tokenizer is None else lengths.Limit(tokenizer, None), findings, of="the sources")
     _language(sample, config, findings, where)
-    text = Text(sample.characters, sample.characters / _characters_per_token(sample, tokenizer), tokenizer is not None)
+    text = Text(
+        sample.characters, sample.characters / _characters_per_token(sample, tokenizer), tokenizer is not None, _several(sample, config)
+    )
     how = "by the tokenizer" if text.known else "by a rule of thumb, for there is no tokenizer yet"
     what = f"{len(sources):,} file{'s' * (len(sources) != 1)}, {size(sample.bytes)}: about {count(text.characters, short=True)} characters"
     findings.add("fact", "text", where, f"{what}, {count(text.tokens, short=True)} tokens {how}, before cleaning")
@@ -153,6 +156,14 @@ def _language(sample: Sample, config: PrepareConfig, findings: Findings, where: 
         found = max(set(told), key=told.count)
         what = f"language is set to {config.language}, but most documents seem to be in {found}"
         findings.add("warning", "language", where, what, "set language: to what the texts are, or auto")
+
+
+def _several(sample: Sample, config: PrepareConfig) -> float:
+    """The share of documents, evenly chosen, in which more than one sentence is found."""
+    texts = [text[:20_000] for text in sample.texts[:: max(1, len(sample) // 200)]]
+    languages = [guess_language(text) if config.language == "auto" else config.language for text in texts]
+    borders = [sentences(text, "zh" if language in ("zh", "ja", "ko") else "en") for text, language in zip(texts, languages, strict=True)]
+    return sum(len(ends) > 1 for ends in borders) / max(1, len(texts))
 
 
 def _characters_per_token(sample: Sample, tokenizer: Tokenizer | None) -> float:
@@ -195,6 +206,7 @@ class _Phase:
         largest = max((self._memory(each, chosen.dtype) for each in steps), key=lambda found: found.peak)
         needs.report_memory(self.name, largest, chosen.device, self.train.micro_batch_tokens, self.findings, self.where)
         disk.append((f"{self.name}: checkpoints and bundle", needs.stage_bytes(parts.total, self.train)))
+        self._pairs(text)
         self._often(steps, text)
         if timed:
             self._hours(steps, chosen)
@@ -214,6 +226,13 @@ class _Phase:
         else:
             steps = None if budget is None else max(1, math.ceil(budget * share / (rows * length)))
         return {"length": length, "rows": rows, "steps": steps, "tokens": None if steps is None else steps * rows * length}
+
+    def _pairs(self, text: Text | None) -> None:
+        if text is not None and self.objective.rows == "sentence-pair" and text.several < FEW_SEVERAL:
+            level: Level = "error" if text.several == 0 else "warning"
+            what = f"the objective wants pairs of sentences, and {text.several:.1%} of the documents have several"
+            do = "sources whose documents are whole texts (documents: file, not line), or leave next-sentence out of the objective"
+            self.findings.add(level, "single sentences", self.where, what, do)
 
     def _often(self, steps: list[dict[str, Any]], text: Text | None) -> None:
         if text is None or any(each["tokens"] is None for each in steps):

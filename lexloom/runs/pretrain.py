@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
         Interrupted: a signal came; the checkpoint is saved.
     """
     objective = phase.objective(Vocabulary.of(inputs.tokenizer))
+    inputs = _checked(inputs, objective, phase, console)
     network, report = _network(phase, inputs, objective)
     if report:
         console.say(f"pre-training: {report}")
@@ -152,6 +153,21 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
     bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
     return bundle.save(folder / "bundle")
+
+
+def _checked(inputs: Inputs, objective: Objective, phase: components.Phase, console: Console) -> Inputs:
+    """The inputs without a validation split that gives no row, such as one document where pairs need two: that is no reason to stop."""
+    if inputs.validation is None:
+        return inputs
+    try:
+        rows = len(_packing(inputs.validation, objective, phase.train, min(phase.train.lengths), inputs.seed))
+        problem = None if rows else "it gives no row"
+    except DataError as error:
+        problem = error.problem
+    if problem is None:
+        return inputs
+    console.warn(f"pre-training: no validation on the way: {problem}")
+    return replace(inputs, validation=None)
 
 
 def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> tuple[Network, str]:
@@ -188,7 +204,7 @@ def _source(shards: Split, objective: Objective, train: PretrainConfig, seed: in
         rows = max(1, train.batch_tokens // length)
         if len(packing) == 0:
             raise DataError(f"the corpus gives no row of {length} tokens", hint="more text, or a shorter length")
-        phases.append(Phase(length, packing, _steps(train, share, length, rows, packing), rows, _micro(train, length, rows)))
+        phases.append(Phase(length, packing, _steps(train, share, length, rows, packing), rows, micro_rows(train, length, rows)))
     return PackedSource(phases, objective, seed=seed)
 
 
@@ -201,7 +217,7 @@ def _steps(train: PretrainConfig, share: float, length: int, rows: int, packing:
     return max(1, math.ceil((train.epochs or 1.0) * share * len(packing) / rows))
 
 
-def _micro(train: PretrainConfig, length: int, rows: int) -> int:
+def micro_rows(train: PretrainConfig, length: int, rows: int) -> int:
     """The largest divisor of the step's rows that fits the micro-batch: all micro-batches have one shape."""
     most = max(1, min(rows, train.micro_batch_tokens // length))
     return max(n for n in range(1, most + 1) if rows % n == 0)
@@ -217,7 +233,7 @@ def _with_evaluations(train: PretrainConfig, steps: int) -> PretrainConfig:
 
 
 def _validation_losses(network: Network, inputs: Inputs, objective: Objective, phase: components.Phase) -> dict[str, Any] | None:
-    if inputs.validation is None or len(inputs.validation) == 0:
+    if inputs.validation is None:
         return None
     length = min(phase.train.lengths)
     packing = _packing(inputs.validation, objective, phase.train, length, inputs.seed)
@@ -227,7 +243,7 @@ def _validation_losses(network: Network, inputs: Inputs, objective: Objective, p
 
 
 def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> Any:
-    if inputs.validation is None or len(inputs.validation) == 0:
+    if inputs.validation is None:
         return None
 
     def validate(network: Network) -> Validation:
