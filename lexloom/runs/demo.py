@@ -84,7 +84,7 @@ finetune:
       validation: docstrings/validation.jsonl
       test: docstrings/test.jsonl
     baselines: [majority, tfidf, from-scratch]
-    train: {{epochs: 6, learning_rate: 5e-4}}
+    train: {{epochs: 6, learning_rate: 5e-4, seeds: 3}}
 """
 FILLS = (
     "Return the [MASK] of the file.",
