@@ -57,7 +57,7 @@ class Columns:
             DataError: a column is missing; the nearest name that is there is given.
         """
         names = _names(rows)
-        label = _label(config.label, names, rows) if labelled else None
+        label = _label(config.label, names, rows, strict=strict) if labelled else None
         if config.text is None:
             text, pair = _usual(names, label, config.pair, rows)
             return cls(text, _named(config.pair, ("pair", "text_pair"), names, rows) if config.pair else pair, label)
@@ -145,9 +145,9 @@ def _shown(names: Sequence[str]) -> str:
     return "one of: " + ", ".join(map(str, names[:50])) if names else "a row with columns"
 
 
-def _label(name: str | None, names: Sequence[str], rows: Sequence[Any]) -> str:
+def _label(name: str | None, names: Sequence[str], rows: Sequence[Any], *, strict: bool) -> str:
     if name is not None:
-        return _named(name, ("label",), names, rows)
+        return _named(name, () if strict else ("label",), names, rows)
     found = next((candidate for candidate in LABELS if candidate in names), None)
     if found is None:
         raise _missing("label", names, rows)

@@ -67,3 +67,10 @@ def test_texts_of_a_row() -> None:
         with pytest.raises(DataError, match="no text under 'text'") as caught:
             Columns("text").texts([Placed({"text": "a"}, "f.csv", 2), Placed({"text": value}, "f.csv", 3)])
         assert caught.value.where == "f.csv:3"
+
+
+def test_a_named_label_that_is_not_there_is_no_other_column() -> None:
+    rows = [{"text": "a", "label": 0, "mood": 1}, {"text": "b", "label": 1, "mood": 0}]
+    assert Columns.find(ColumnsConfig(label="mood"), rows, labelled=True, strict=True).label == "mood"
+    with pytest.raises(DataError, match="modo"):
+        Columns.find(ColumnsConfig(label="modo"), rows, labelled=True, strict=True)
