@@ -73,7 +73,14 @@ pretrain:
   objective:
     masked-lm: {{rate: 0.3}}
     next-sentence: {{weight: 0.3}}
-  train: {{tokens: 5M, batch_tokens: 1024, length: 64, learning_rate: 2e-3, schedule: wsd, validation_tokens: 20k}}
+  train:
+    tokens: 4M
+    batch_tokens: 1024
+    length: 64
+    learning_rate: 2e-3
+    schedule: wsd
+    validation_tokens: 20k
+    threads: 1  # a network this small gains little from more, and loses a lot to them where another program is busy
   fills:
 {fills}
 finetune:
@@ -84,7 +91,7 @@ finetune:
       validation: docstrings/validation.jsonl
       test: docstrings/test.jsonl
     baselines: [majority, tfidf, from-scratch]
-    train: {{epochs: 6, learning_rate: 5e-4, seeds: 3}}
+    train: {{epochs: 4, learning_rate: 5e-4, seeds: 2, threads: 1}}
 """
 FILLS = (
     "Return the [MASK] of the file.",
