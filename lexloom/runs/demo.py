@@ -91,7 +91,7 @@ finetune:
       validation: docstrings/validation.jsonl
       test: docstrings/test.jsonl
     baselines: [majority, tfidf, from-scratch]
-    train: {{epochs: 4, learning_rate: 5e-4, seeds: 2, threads: 1}}
+    train: {{epochs: 5, learning_rate: 5e-4, seeds: 3, threads: 1}}
 """
 FILLS = (
     "Return the [MASK] of the file.",

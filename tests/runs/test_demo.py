@@ -264,7 +264,12 @@ def test_nearly_equal_texts_leave_the_held_out_splits() -> None:
 
 @pytest.mark.slow
 def test_the_whole_demo_runs_and_says_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["pretrain.train.tokens=40k", "finetune.part.train.epochs=1", "finetune.part.train.max_length=32"]
+    small = [
+        "pretrain.train.tokens=40k",
+        "finetune.part.train.epochs=1",
+        "finetune.part.train.max_length=32",
+        "finetune.part.train.seeds=1",
+    ]
     run = demo.demo(tmp_path / "run", console=Console(quiet=True), settings=small)
     told = capsys.readouterr().out
     for words in ("TF-IDF", "from scratch", "majority", demo.FILLS[0], demo.ASKED, str(run / "report.html"), "lexloom predict"):
