@@ -62,6 +62,14 @@ def uniform(keys: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
     return (bits(keys, n) >> np.uint64(11)).astype(np.float64) * (1.0 / (1 << 53))
 
 
+def normal(keys: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
+    """`n` normally distributed numbers for each key, by Box and Muller 1958: (…,) -> (…, n)."""
+    half = (n + 1) // 2
+    drawn = uniform(keys, 2 * half)
+    radius, angle = np.sqrt(-2.0 * np.log1p(-drawn[..., :half])), 2.0 * np.pi * drawn[..., half:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)[..., :n]
+
+
 def integers(keys: npt.ArrayLike, n: int, high: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """`n` integers in [0, high) for each key: (…,) -> (…, n). `high` broadcasts against the result.
 

@@ -83,6 +83,10 @@ class Architecture(nn.Module):
         """A new head for a role; `labels` is the number of classes where that means something."""
         raise NotImplementedError
 
+    def imitate(self, seed: int) -> None:
+        """Gives freshly drawn weights what trained networks of this kind have in common, where the architecture knows how."""
+        raise ConfigError(f"{self.MODEL_TYPE} has no mimetic initialization", hint="set initialization: normal")
+
     @property
     def width(self) -> int:
         """D."""
@@ -194,6 +198,8 @@ def _placed(row: Weight, i: int, prefix: str) -> Weight:
 def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = None) -> None:
     """Draws every weight from (seed, its name): normal with the config's `initializer_range`; norms start at 1, biases at 0.
 
+    A whole network whose config says `initialization: mimetic` is then given the starting values of its architecture's `imitate`.
+
     Raises:
         WeightsError: a parameter is still without storage.
     """
@@ -211,12 +217,12 @@ def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = No
                 parameter.fill_(1.0)
             else:
                 parameter.copy_(normal(parameter.shape, seed, name, std))
+    backbone: Any = getattr(network, "backbone", network)
+    if only is None and getattr(backbone.config, "initialization", "normal") == "mimetic":
+        backbone.imitate(seed)
 
 
 def normal(shape: Sequence[int], seed: int, name: str, std: float) -> Tensor:
-    """Normally distributed numbers as a function of (seed, name), by Box and Muller 1958. Any shape, float32."""
-    n = int(np.prod(shape))
-    u = keys.uniform(keys.key(seed, "init", name), 2 * ((n + 1) // 2)).reshape(2, -1)
-    radius, angle = np.sqrt(-2.0 * np.log1p(-u[0])), 2.0 * np.pi * u[1]
-    values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+    """Normally distributed numbers as a function of (seed, name). Any shape, float32."""
+    values = keys.normal(keys.key(seed, "init", name), int(np.prod(shape)))
     return torch.from_numpy((values * std).astype(np.float32)).reshape(tuple(shape))

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, fused, same
 from lexloom.nn.attention import padding_bias
 from lexloom.nn.block import PostNormBlock, activation
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.mimetic import contrast, look_beside
+from lexloom.nn.positions import sinusoids
 
 
 class BertConfig(Config):
@@ -37,6 +40,7 @@ class BertConfig(Config):
     max_position_embeddings: int = Field(512, ge=1)
     type_vocab_size: int = Field(2, ge=1)
     initializer_range: float = Field(0.02, gt=0)
+    initialization: Literal["normal", "mimetic"] = Field("normal", exclude_if=lambda value: value == "normal")
     layer_norm_eps: float = Field(1e-12, gt=0)
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
@@ -205,6 +209,21 @@ class Bert(Architecture):
             states.append(x)
         pooled = torch.tanh(self.pooler(x[:, 0])) if self.pooler is not None else None
         return Output(x, pooled, tuple(states) if layers else None)
+
+    @torch.no_grad()
+    def imitate(self, seed: int) -> None:
+        """Positions start as sinusoids, the heads of the first layer at the neighbours of each token, every value path as contrast.
+
+        The last is after Trockman and Kolter 2023; what each part does to the masked-LM loss stands in docs/log.md.
+        """
+        std = self.config.initializer_range
+        self.positions.weight.copy_(std * 2**0.5 * sinusoids(*self.positions.weight.shape))
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, PostNormBlock)
+            contrast(block.attention, keys.key(seed, "contrast", i))
+            block.down.weight.mul_(0.3)
+        if self.blocks:
+            look_beside(self.blocks[0].attention, self.embedding)  # type: ignore[arg-type]
 
     def head(self, role: str, labels: int) -> nn.Module:
         """A head for `role`; one dropout site past the blocks'."""

@@ -58,3 +58,10 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}, site={self.site}"
+
+
+def set_dropout(network: nn.Module, p: float) -> None:
+    """Every dropout of a network drops a share `p` from now on; its config keeps what it says."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.p = p

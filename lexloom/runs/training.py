@@ -18,6 +18,7 @@ from lexloom.compute import Compute, choose
 from lexloom.console import Console
 from lexloom.errors import CheckpointError, Interrupted
 from lexloom.models.base import Network
+from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
 from lexloom.runs.interrupt import on_signal
 from lexloom.train import checkpoint
@@ -79,6 +80,8 @@ class Training:
         self.compute = self._compute()
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(trainable is None or trainable(name))
+        if config.dropout is not None:
+            set_dropout(network, config.dropout)
         originals = {name: p.detach().clone() for name, p in network.named_parameters()}
         network.to(self.compute.torch_dtype)
         self.step = prepared(Step(network, objective), self.compute)

@@ -24,6 +24,7 @@ class TrainConfig(OptimizerConfig, ComputeConfig):
     keep: Literal["best", "last"] = "last"
     patience: Count | None = None
     checkpoints: Count = 2
+    dropout: float | None = Field(None, ge=0, lt=1)  # in this stage, in the place of the model's own
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
