@@ -80,8 +80,10 @@ def for_inference(device: str = "auto") -> Compute:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: its affinity, and no more than OMP_NUM_THREADS where that is set."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(found, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else found
 
 
 def _device(wanted: str, reasons: dict[str, str]) -> str:

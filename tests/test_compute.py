@@ -1,0 +1,34 @@
+"""What is chosen for a machine: overrides win, the affinity and OMP_NUM_THREADS are kept to, choices say why."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lexloom import compute
+from lexloom.compute import ComputeConfig
+from lexloom.errors import ConfigError
+
+
+def test_threads_keep_to_what_the_process_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    everything = compute.cores()
+    assert 1 <= everything <= (os.cpu_count() or 1)
+    for value, expected in (("1", 1), ("100000", everything), ("0", everything), ("many", everything), ("", everything)):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert compute.choose(ComputeConfig(), steps=1).threads == expected, value
+
+
+def test_overrides_win_and_choices_say_why() -> None:
+    plain = compute.choose(ComputeConfig(device="cpu"), steps=10)
+    assert not plain.compile and "10 steps" in plain.reasons["compile"] and "dtype" in plain.reasons
+    mine = compute.choose(ComputeConfig(device="cpu", dtype="float64", threads=1, compile=False), steps=10**9)
+    assert (mine.dtype, mine.threads, mine.compile, mine.reasons) == ("float64", 1, False, {})
+    assert compute.Compute(**mine.plain()) == mine
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps:0", "CPU"])
+def test_an_unknown_device_is_an_error(device: str) -> None:
+    with pytest.raises(ConfigError, match="unknown device"):
+        compute.choose(ComputeConfig(device=device), steps=1)
