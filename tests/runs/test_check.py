@@ -20,10 +20,9 @@ from lexloom.objectives.base import Vocabulary
 from lexloom.objectives.masked_lm import MaskedLM
 from lexloom.objectives.next_sentence import NextSentence
 from lexloom.objectives.together import Together
-from lexloom.runs import needs
-from lexloom.runs.check import check, is_recipe, show, splits_of
-from lexloom.runs.faults import is_garbled
-from lexloom.runs.findings import Findings
+from lexloom.runs.check import check, is_recipe, needs, show, splits_of
+from lexloom.runs.check.faults import is_garbled
+from lexloom.runs.check.findings import Findings
 from lexloom.text.tokenizer import TokenizerConfig, train_tokenizer
 from lexloom.train.step import Step
 

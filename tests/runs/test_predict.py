@@ -25,8 +25,8 @@ from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
 from lexloom.models.bert import Bert
 from lexloom.objectives.base import Vocabulary
-from lexloom.runs.outputs import cell, is_formula, output_format, schema_of, writing
 from lexloom.runs.predict import free, identity, predict_file, predict_texts
+from lexloom.runs.predict.outputs import cell, is_formula, output_format, schema_of, writing
 from lexloom.tasks.classification import TextClassification, TextClassificationConfig
 from lexloom.tasks.columns import ColumnsConfig
 from lexloom.tasks.fill_mask import FillMask

@@ -18,9 +18,8 @@ import pytest
 
 from lexloom import files
 from lexloom.errors import LexloomError
-from lexloom.runs import loose
-from lexloom.runs.gather import gather
-from lexloom.runs.report import first_sentence, text_report, write_report
+from lexloom.runs.report import first_sentence, loose, text_report, write_report
+from lexloom.runs.report.gather import gather
 from lexloom.train.log import MetricsLog
 
 RECIPE = """name: bert-mini-notes

@@ -39,9 +39,9 @@ from markupsafe import Markup
 
 from lexloom import files, svg
 from lexloom.console import count, neutral, size
-from lexloom.runs.facts import Confusion, Difference, Facts, Score, Task
-from lexloom.runs.gather import gather
-from lexloom.runs.loose import Pairs
+from lexloom.runs.report.facts import Confusion, Difference, Facts, Score, Task
+from lexloom.runs.report.gather import gather
+from lexloom.runs.report.loose import Pairs
 from lexloom.train import log
 
 PAGE, MAX_LABELS, MAX_LINES, SHOWN_EXAMPLES = "report.html", 20, 40, 6

@@ -15,13 +15,14 @@ from lexloom.errors import ConfigError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Architecture, Network
 from lexloom.objectives.base import Objective, Vocabulary
-from lexloom.runs import components, faults, lengths, needs, samples
+from lexloom.runs import components
+from lexloom.runs.check import faults, lengths, needs, samples
+from lexloom.runs.check.findings import Findings, Level
+from lexloom.runs.check.samples import Sample
 from lexloom.runs.components import Phase
-from lexloom.runs.findings import Findings, Level
 from lexloom.runs.prepare import PrepareConfig
 from lexloom.runs.pretrain import micro_rows
 from lexloom.runs.recipe import Plan
-from lexloom.runs.samples import Sample
 from lexloom.text.rows import files_of
 from lexloom.text.segment import guess_language, sentences
 from lexloom.text.tokenizer import Tokenizer

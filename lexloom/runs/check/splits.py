@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lexloom.runs import faults
-from lexloom.runs.findings import Findings
-from lexloom.runs.samples import Sample
+from lexloom.runs.check import faults
+from lexloom.runs.check.findings import Findings
+from lexloom.runs.check.samples import Sample
 
 SHOWN_LABELS = 30
 

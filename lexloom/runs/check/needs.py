@@ -28,7 +28,7 @@ from lexloom.config import Config
 from lexloom.console import size
 from lexloom.models.base import Architecture, Network
 from lexloom.objectives.base import Objective
-from lexloom.runs.findings import Findings
+from lexloom.runs.check.findings import Findings
 from lexloom.train.optim import AdamW
 from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step, prepared

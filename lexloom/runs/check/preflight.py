@@ -10,10 +10,10 @@ from pathlib import Path
 from lexloom import config as settings
 from lexloom.console import Console
 from lexloom.errors import ConfigError, DataError, LexloomError
-from lexloom.runs import lengths, samples, splits
-from lexloom.runs.findings import Findings, show
-from lexloom.runs.lengths import Limit
-from lexloom.runs.samples import MAX_ROWS, Read, Sample
+from lexloom.runs.check import lengths, samples, splits
+from lexloom.runs.check.findings import Findings, show
+from lexloom.runs.check.lengths import Limit
+from lexloom.runs.check.samples import MAX_ROWS, Read, Sample
 from lexloom.tasks.columns import Columns, ColumnsConfig
 from lexloom.text.rows import files_of
 from lexloom.text.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def check(
     findings = Findings(str(path))
     try:
         if is_recipe(path):
-            from lexloom.runs.check_recipe import check_recipe
+            from lexloom.runs.check.recipe import check_recipe
 
             check_recipe(path, findings, overrides=overrides, out=out, group=group, max_rows=max_rows, timed=timed, console=console)
         else:

@@ -16,10 +16,10 @@ from lexloom import files
 from lexloom.console import Console, count
 from lexloom.errors import ConfigError, DataError, Interrupted, LexloomError
 from lexloom.hub.bundle import Bundle, load
-from lexloom.runs.inputs import Input, Model, Reader, Refused
 from lexloom.runs.interrupt import on_signal
-from lexloom.runs.outputs import output_format, schema_of, writing
-from lexloom.runs.parts import Aside, Parts, Tally
+from lexloom.runs.predict.inputs import Input, Model, Reader, Refused
+from lexloom.runs.predict.outputs import output_format, schema_of, writing
+from lexloom.runs.predict.parts import Aside, Parts, Tally
 from lexloom.tasks.columns import ColumnsConfig
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.quarantine import Quarantine

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from lexloom import files
 from lexloom.errors import BadRow, DataError, FormatError
-from lexloom.runs.outputs import jsonable
+from lexloom.runs.predict.outputs import jsonable
 from lexloom.text.quarantine import EXCERPT, Quarantine
 
 ABOUT = "about.json"

@@ -15,8 +15,8 @@ from sklearn.naive_bayes import MultinomialNB
 
 from lexloom import keys
 from lexloom.errors import BadRow
-from lexloom.runs.findings import Findings, Level
-from lexloom.runs.samples import Sample
+from lexloom.runs.check.findings import Findings, Level
+from lexloom.runs.check.samples import Sample
 from lexloom.tasks.tfidf import unit_of
 from lexloom.text.dedup import Deduplicator, exact_hash
 

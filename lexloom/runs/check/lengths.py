@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lexloom.runs.findings import Findings, Level
-from lexloom.runs.samples import Sample
+from lexloom.runs.check.findings import Findings, Level
+from lexloom.runs.check.samples import Sample
 from lexloom.tasks.base import length_edges
 from lexloom.text.order import BucketPlan
 from lexloom.text.tokenizer import Tokenizer

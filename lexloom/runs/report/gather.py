@@ -10,9 +10,9 @@ from typing import Any
 from lexloom import config, files
 from lexloom.console import count, duration, size
 from lexloom.errors import LexloomError
-from lexloom.runs import loose
-from lexloom.runs.facts import Confusion, Corpus, Difference, Example, Facts, Model, Pretraining, Score, Task, TokenizerFacts
-from lexloom.runs.loose import Pairs
+from lexloom.runs.report import loose
+from lexloom.runs.report.facts import Confusion, Corpus, Difference, Example, Facts, Model, Pretraining, Score, Task, TokenizerFacts
+from lexloom.runs.report.loose import Pairs
 
 MAX_EXAMPLES = 12
 _COUNTS = {"read": "documents read", "kept": "documents kept", "bytes": "size"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lexloom.runs.loose import Pairs
+from lexloom.runs.report.loose import Pairs
 
 
 @dataclass(frozen=True)

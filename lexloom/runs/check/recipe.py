@@ -13,13 +13,14 @@ from lexloom.console import Console, size
 from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.objectives.base import Vocabulary
-from lexloom.runs import components, lengths, needs, samples, splits
+from lexloom.runs import components
 from lexloom.runs import recipe as recipes
-from lexloom.runs.check_pretraining import Start, check_pretraining
+from lexloom.runs.check import lengths, needs, samples, splits
+from lexloom.runs.check.findings import Findings
+from lexloom.runs.check.lengths import Limit
+from lexloom.runs.check.pretraining import Start, check_pretraining
+from lexloom.runs.check.samples import Sample
 from lexloom.runs.components import FineTuning
-from lexloom.runs.findings import Findings
-from lexloom.runs.lengths import Limit
-from lexloom.runs.samples import Sample
 from lexloom.tasks.base import Task
 from lexloom.tasks.columns import Columns, ColumnsConfig
 
