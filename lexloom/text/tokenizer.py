@@ -17,6 +17,7 @@ from lexloom import files
 from lexloom.errors import DataError, TokenizerError
 from lexloom.text import tokenizer_training
 from lexloom.text.encoded import FIRST, SECOND, Encoded, Ragged, Template, room_for_pairs
+from lexloom.text.joined import Joined
 from lexloom.text.segment import read_dictionary
 from lexloom.text.tokenizer_folder import ROLES, TokenizerFolder, read_folder, write_folder
 from lexloom.text.tokenizer_training import Texts, TokenizerConfig
@@ -192,6 +193,10 @@ class Tokenizer:
         twin.encode_special_tokens = True
         return twin
 
+    @cached_property
+    def _joined(self) -> Joined:
+        return Joined(self._literal)
+
     def encode_plain(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
         """Ids of texts alone, no special tokens, nothing cut; what looks like a special token is text. The fastest way.
 
@@ -202,7 +207,15 @@ class Tokenizer:
 
     def plain(self, texts: Sequence[str]) -> Ragged:
         """`encode_plain` as one flat array with lengths."""
-        return self._flat(self._literal, texts)[0]
+        found = [self._joined_or_alone(batch) for batch in _batches(texts)]
+        return Ragged(np.concatenate([part.values for part in found]), np.concatenate([part.lengths for part in found]))
+
+    def _joined_or_alone(self, texts: list[str]) -> Ragged:
+        try:
+            joined = self._joined.encode(texts) if texts else None
+        except (TypeError, UnicodeEncodeError):
+            joined = None  # the other way says what is wrong with them
+        return joined if joined is not None else self._flat(self._literal, texts)[0]
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None, offsets: bool = False
