@@ -1,0 +1,183 @@
+"""The same pre-training step on both sides: BERT of one size, masked LM, random rows of full length with word frequencies like a text's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lexloom import compute, keys
+from lexloom.models.base import Network
+from lexloom.models.bert import Bert, BertConfig
+from lexloom.objectives.base import Vocabulary
+from lexloom.objectives.masked_lm import MaskedLM, MaskedLMConfig
+from lexloom.train.loop import fit
+from lexloom.train.optim import AdamW, OptimizerConfig
+from lexloom.train.source import PackedSource, Phase
+from lexloom.train.step import Step, prepared
+
+SPECIAL = (0, 1, 2, 3, 4)  # padding, unknown, [CLS], [SEP], [MASK]
+FILLS = {"input_ids": 0, "token_type_ids": 0}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is trained: L layers of width D, V pieces, rows of T tokens, B rows a step, a share `rate` masked."""
+
+    layers: int = 4
+    width: int = 256
+    vocabulary: int = 30522
+    length: int = 128
+    rows: int = 32
+    rate: float = 0.15
+    dropout: float = 0.1
+
+    @property
+    def heads(self) -> int:
+        """64 wide each, as all published sizes."""
+        return self.width // 64
+
+    @property
+    def tokens(self) -> int:
+        """Of a step."""
+        return self.rows * self.length
+
+    def __str__(self) -> str:
+        shape = f"{self.layers} × {self.width}, V = {self.vocabulary:,}, {self.rows} × {self.length} a step"
+        return f"{shape}, {self.rate:.0%} masked, dropout {self.dropout}"
+
+    def config(self) -> dict[str, Any]:
+        """Under the names of `config.json`."""
+        return {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.width,
+            "max_position_embeddings": self.length,
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+        }
+
+
+class RandomRows:
+    """A packing of `n` rows: ids drawn as 1 / rank, special tokens at both ends."""
+
+    def __init__(self, size: Size, n: int = 2048) -> None:
+        drawn = keys.uniform(keys.key(1, "rows", np.arange(n)), size.length)
+        ids = len(SPECIAL) + ((size.vocabulary - len(SPECIAL)) ** drawn).astype(np.int64) - 1
+        ids[:, 0], ids[:, -1] = SPECIAL[2], SPECIAL[3]
+        special = np.zeros(size.length, dtype=bool)
+        special[[0, -1]] = True
+        types = np.zeros(size.length, dtype=np.int64)
+        self.made = [{"id": i, "input_ids": row, "token_type_ids": types, "special": special} for i, row in enumerate(ids)]
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def rows(self, ids: Any) -> list[dict[str, Any]]:
+        """Rows by id."""
+        return [self.made[i] for i in ids]
+
+
+class Ours:
+    """lexloom's loop: collation, forward, backward, clipping and AdamW over fp32 masters.
+
+    Args:
+        overrides: of what `compute.choose` picks: dtype, threads, compile.
+    """
+
+    def __init__(self, size: Size, **overrides: Any) -> None:
+        self.chosen = compute.choose(compute.ComputeConfig(**overrides), steps=10**6)
+        self.chosen.apply()
+        vocabulary = Vocabulary(size.vocabulary, SPECIAL[4], frozenset(SPECIAL), FILLS)
+        self.objective = MaskedLM(MaskedLMConfig(rate=size.rate), vocabulary)
+        network = Network.build(Bert, BertConfig.read(size.config()), ("masked-lm",), seed=1)
+        masters = {name: p.detach().clone() for name, p in network.named_parameters()}
+        network.to(self.chosen.torch_dtype)
+        self.step = prepared(Step(network, self.objective), self.chosen)
+        self.optimizer = AdamW(network.named_parameters(), OptimizerConfig(learning_rate=1e-4))
+        self.optimizer.adopt(masters)
+        self.size, self.packing, self.done = size, RandomRows(size), 0
+
+    def steps(self, n: int) -> float:
+        """Seconds of `n` steps more."""
+        phase = Phase(self.size.length, self.packing, self.done + n, self.size.rows, self.size.rows)
+        source = PackedSource([phase], self.objective, seed=1)
+        began = time.perf_counter()
+        for _ in fit(self.step, self.objective.parts, self.optimizer, source, lambda _: 1e-4, start=self.done):
+            pass
+        self.done += n
+        return time.perf_counter() - began
+
+
+class TrainerPeer:
+    """`transformers.Trainer` on the same rows, masking by its own collator, fused AdamW.
+
+    Args:
+        bf16: autocast; compile: `torch_compile`; attention: `eager` or `sdpa`.
+    """
+
+    def __init__(self, size: Size, *, bf16: bool, compile: bool = False, attention: str = "sdpa") -> None:
+        from transformers import BertConfig as TheirConfig
+        from transformers import (
+            BertForMaskedLM,
+            BertTokenizer,
+            DataCollatorForLanguageModeling,
+            Trainer,
+            TrainerCallback,
+            TrainingArguments,
+        )
+
+        class Clock(TrainerCallback):
+            def __init__(self) -> None:
+                self.ends: list[float] = []
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                self.ends.append(time.perf_counter())
+
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(size.vocabulary - 5))]
+        tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+        torch.manual_seed(1)
+        model = BertForMaskedLM(TheirConfig(**size.config(), attn_implementation=attention))
+        rows = [{"input_ids": row["input_ids"].tolist()} for row in RandomRows(size).made]
+        self.clock, self.size = Clock(), size
+        self.arguments = lambda n: TrainingArguments(
+            output_dir="runs/bench-trainer",
+            max_steps=n,
+            per_device_train_batch_size=size.rows,
+            learning_rate=1e-4,
+            optim="adamw_torch_fused",
+            bf16=bf16,
+            use_cpu=True,
+            torch_compile=compile,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            logging_strategy="no",
+        )
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=size.rate)
+        self.make = lambda n: Trainer(
+            model=model, args=self.arguments(n), train_dataset=rows, data_collator=collator, callbacks=[self.clock]
+        )
+
+    def steps(self, n: int) -> float:
+        """Seconds of `n` steps, the first of a call not counted: it holds what the Trainer does once."""
+        self.clock.ends.clear()
+        self.make(n + 1).train()
+        return self.clock.ends[-1] - self.clock.ends[0]
+
+
+def rounds(sides: dict[str, Callable[[int], float]], steps: int, n: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of `steps` steps of each side in turn, `n` times after `warmup` ones that are not counted."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(warmup + n):
+        for name, run in sides.items():
+            took = run(steps)
+            if number >= warmup:
+                found[name].append(took)
+    return found
