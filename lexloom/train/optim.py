@@ -70,6 +70,7 @@ class AdamW:
         self.moments = {n: (torch.zeros_like(m), torch.zeros_like(m)) for n, m in self.masters.items()}
         self.gradients = {n: torch.zeros_like(m) for n, m in self.masters.items()}
         self.steps = 0
+        self.fresh = True  # nothing is accumulated yet: the next gradients overwrite
 
     def adopt(self, masters: Mapping[str, Tensor]) -> None:
         """Takes full-precision weights as masters, e.g. those that a bundle held before the network was cast down."""
@@ -80,9 +81,14 @@ class AdamW:
 
     def collect(self) -> None:
         """Adds the network's gradients to the fp32 ones and clears them; once after each micro-batch's backward."""
-        names = [n for n, p in self.parameters.items() if p.grad is not None]
-        found = [self.parameters[n].grad.to(self.gradients[n].dtype) for n in names]  # type: ignore[union-attr]
-        torch._foreach_add_([self.gradients[n] for n in names], found)
+        found = {n: p.grad for n, p in self.parameters.items() if p.grad is not None}
+        sums, grads = [self.gradients[n] for n in found], list(found.values())
+        if self.fresh:
+            torch._foreach_copy_(sums, grads)
+            torch._foreach_zero_([g for n, g in self.gradients.items() if n not in found] or [torch.empty(0)])
+        else:
+            torch._foreach_add_(sums, [g.to(s.dtype) for g, s in zip(grads, sums, strict=True)])
+        self.fresh = False
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -92,17 +98,22 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, learning_rate: float, norm: Tensor | None = None) -> None:
-        """Clips by the global norm, updates the masters, writes them back into the network, clears the gradients."""
+        """Clips by the global norm, updates the masters, writes them back into the network; what is collected next starts anew.
+
+        The kernel divides the gradients on its way, so that clipping costs no pass over memory of its own.
+        """
         norm = self.norm() if norm is None else norm
-        scale = torch.clamp(self.config.clip / (norm + 1e-6), max=1.0)
-        torch._foreach_mul_(list(self.gradients.values()), scale)
+        divisor: Tensor | None = torch.clamp((norm + 1e-6) / self.config.clip, min=1.0)
+        if norm.dtype == torch.float64:  # the kernel reads a float32
+            torch._foreach_div_(list(self.gradients.values()), divisor)
+            divisor = None
         self.steps += 1
         for decayed in (True, False):
-            self._update([n for n, m in self.masters.items() if decays(n, m) == decayed], learning_rate, decayed)
+            self._update([n for n, m in self.masters.items() if decays(n, m) == decayed], learning_rate, decayed, divisor)
         self._publish()
-        torch._foreach_zero_(list(self.gradients.values()))
+        self.fresh = True
 
-    def _update(self, names: list[str], learning_rate: float, decayed: bool) -> None:
+    def _update(self, names: list[str], learning_rate: float, decayed: bool, divisor: Tensor | None) -> None:
         if not names:
             return
         c = self.config
@@ -120,6 +131,7 @@ class AdamW:
             eps=c.epsilon,
             amsgrad=False,
             maximize=False,
+            grad_scale=divisor,
         )
 
     @torch.no_grad()

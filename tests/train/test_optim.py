@@ -95,3 +95,23 @@ def test_schedules(schedule: str) -> None:
     steps = OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup=50)  # type: ignore[arg-type]
     assert rate(steps, 24, 1000) == pytest.approx(25 / 51)
     assert rate(OptimizerConfig(learning_rate=1.0, warmup=0), 0, 10) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_gradients_of_a_step_are_those_of_its_micro_batches_alone(dtype: torch.dtype) -> None:
+    """What the step before left is overwritten, also for a parameter that gets no gradient this time."""
+    model = network(dtype)
+    optimizer = AdamW(model.named_parameters(), OptimizerConfig(clip=1e-3))
+    for _ in range(2):
+        gradients(model, 1)
+        optimizer.collect()
+        optimizer.step(0.01)
+    first, *others = model.parameters()
+    for parameter in others:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.collect()
+    assert [float(g.sum()) for g in optimizer.gradients.values()] == [0.0, *(float(p.numel()) for p in others)]
+    first.grad = torch.ones_like(first)
+    optimizer.collect()
+    assert float(optimizer.gradients["0.weight"].sum()) == first.numel()
+    assert float(optimizer.norm()) == pytest.approx(sum(p.numel() for p in model.parameters()) ** 0.5)
