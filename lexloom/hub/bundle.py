@@ -268,7 +268,7 @@ def _task(own: Mapping[str, Any], roles: frozenset[str], labels: list[str], toke
 
 
 def _name_of(task: Task) -> str:
-    return next(name for name in TASKS.names() if isinstance(task, TASKS.get(name)))
+    return next(name for name in TASKS.names() if type(task) is TASKS.get(name))
 
 
 def _check_fit(network: Network, tokenizer: Tokenizer, folder: Path) -> None:

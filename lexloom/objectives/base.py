@@ -75,6 +75,14 @@ class Objective:
         """The sum of each part's loss over the batch, in fp32, to be divided by its count over all micro-batches and ranks."""
         raise NotImplementedError
 
+    def blind(self, counts: np.ndarray) -> dict[str, float]:
+        """The loss of a guess that knows how often tokens occur and does not look at the text, by part, where there is such a thing.
+
+        Args:
+            counts: (V,) how often each token stands in the training text.
+        """
+        return {}
+
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective", "OBJECTIVES", "lexloom.objectives")
 

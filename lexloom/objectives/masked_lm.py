@@ -92,3 +92,9 @@ class MaskedLM(Objective):
         logits = at_least_fp32(heads["masked-lm"](output.hidden.reshape(-1, d).index_select(0, flat)))
         losses = F.cross_entropy(logits, batch["masked_labels"].view(-1), reduction="none")
         return {"masked-lm": (losses * batch["masked_weights"].view(-1)).sum()}
+
+    def blind(self, counts: np.ndarray) -> dict[str, float]:
+        """The entropy of the ordinary tokens' frequencies."""
+        ordinary = np.asarray(counts, dtype=np.float64)[self.ordinary]
+        shares = ordinary[ordinary > 0] / max(1.0, ordinary.sum())
+        return {"masked-lm": float(-(shares * np.log(shares)).sum())} if shares.size else {}

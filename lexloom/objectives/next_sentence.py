@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -53,3 +55,7 @@ class NextSentence(Objective):
             raise LexloomError("next-sentence needs a model with a pooler")
         logits = at_least_fp32(heads["next-sentence"](output.pooled, batch.get("row_keys")))
         return {"next-sentence": F.cross_entropy(logits, batch["next_sentence_label"], ignore_index=IGNORED, reduction="sum")}
+
+    def blind(self, counts: np.ndarray) -> dict[str, float]:
+        """Half of the pairs belong together."""
+        return {"next-sentence": math.log(2)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,3 +57,7 @@ class Together(Objective):
     def loss(self, output: Output, batch: Mapping[str, Tensor], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """The parts of all objectives, over the one output."""
         return {part: value for o in self.objectives for part, value in o.loss(output, batch, heads).items()}
+
+    def blind(self, counts: np.ndarray) -> dict[str, float]:
+        """That of all its objectives."""
+        return {part: value for o in self.objectives for part, value in o.blind(counts).items()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lexloom import files
@@ -25,23 +26,23 @@ from lexloom.text.corpus import Corpus
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing
 from lexloom.text.shards import Shards, Split, write_shards
 from lexloom.text.tokenizer import Tokenizer, extend, propose_words
+from lexloom.train.alarms import Alarms, repeated, repetition
 from lexloom.train.evaluate import mean_losses
 from lexloom.train.settings import PretrainConfig
 from lexloom.train.source import PackedSource, Phase, fixed_batches
 
+LOOKED_AT = 20_000
+"""Rows at the start of the corpus that are looked through for copies; a hundred times as many tokens are counted."""
+
 
 def works(run: Run) -> Iterator[Work]:
     """The stages of pre-training in order: tokenizer of the start (where there is one), shards, and each phase."""
-    settled = components.settle(run.plan).phases
-    start = settled[0].start
+    start = components.settle(run.plan).phases[0].start
     if start is not None:
         yield _start_tokenizer(run, start)
     yield _shards(run)
-    previous: Path | None = None
-    for i, (name, phase) in enumerate(zip(run.phase_names(), settled, strict=True)):
-        source = run.plan.path(phase.start.from_) if phase.start is not None else previous
-        yield _phase(run, name, i, phase, source)
-        previous = run.path(name) / "bundle"
+    for i in range(len(run.phase_names())):
+        yield phase_work(run, i)
 
 
 def _start_tokenizer(run: Run, start: components.Start) -> Work:
@@ -78,25 +79,41 @@ def _shards(run: Run) -> Work:
     return Work(stage, make)
 
 
-def _phase(run: Run, name: str, i: int, phase: components.Phase, source: Path | None) -> Work:
-    tokenizer, shards = run.path("tokenizer"), run.path("shards")
+def phase_work(run: Run, i: int) -> Work:
+    """The stage of phase `i`."""
+    name = run.phase_names()[i]
+    source = _source_bundle(run, i)
     depends = {
         "settings": run.recipe.phases[i].model_dump(mode="json"),
-        "shards": content(shards),
-        "tokenizer": content(tokenizer),
+        "shards": content(run.path("shards")),
+        "tokenizer": content(run.path("tokenizer")),
         "start": content(source) if source is not None else None,
         "seed": run.recipe.seed,
     }
     stage = Stage(name, run.path(name), depends, trained=True)
 
     def make() -> None:
-        found = Shards.open(shards)
-        start = _start(source, tokenizer) if source is not None else None
-        words = start.tokenizer if start is not None else Tokenizer.load(tokenizer)
-        validation = found.split("validation") if "validation" in found.splits else None
-        pretrain(stage.folder, phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed), run.console)
+        pretrain(stage.folder, *phase_inputs(run, i), run.console)
 
     return Work(stage, make)
+
+
+def phase_inputs(run: Run, i: int) -> tuple[components.Phase, Inputs]:
+    """The settings of phase `i` and what it works on, opened."""
+    phase, source, tokenizer = components.settle(run.plan).phases[i], _source_bundle(run, i), run.path("tokenizer")
+    found = Shards.open(run.path("shards"))
+    start = _start(source, tokenizer) if source is not None else None
+    words = start.tokenizer if start is not None else Tokenizer.load(tokenizer)
+    validation = found.split("validation") if "validation" in found.splits else None
+    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed)
+
+
+def _source_bundle(run: Run, i: int) -> Path | None:
+    """The bundle that phase `i` goes on from: the one it names, else that of the phase before it."""
+    start = components.settle(run.plan).phases[i].start
+    if start is not None:
+        return run.plan.path(start.from_)
+    return run.path(run.phase_names()[i - 1]) / "bundle" if i else None
 
 
 def _start(source: Path, tokenizer: Path) -> Bundle:
@@ -125,6 +142,29 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
         DataError: the corpus is too small for one step.
         Interrupted: a signal came; the checkpoint is saved.
     """
+    training, inputs = build(folder, phase, inputs, console)
+    network, objective, source = training.network, training.objective, training.source
+    assert isinstance(source, PackedSource)
+    training.alarms = _alarms(source, inputs, console)
+    trained = training.run()
+    install(network, trained.masters)
+    longest = max(phase.train.lengths)
+    bundle = _bundle(network, inputs, longest)
+    validation = _validation_losses(network, inputs, objective, phase)
+    fills = _fills(bundle, phase.fills)
+    files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
+    bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
+    return bundle.save(folder / "bundle")
+
+
+def build(
+    folder: Path, phase: components.Phase, inputs: Inputs, console: Console, *, kind: type[Training] = Training
+) -> tuple[Training, Inputs]:
+    """The training of a phase, ready to run, and its inputs, without a validation split that gives no row.
+
+    Args:
+        kind: what is built: `Training`, or one that goes through it once more.
+    """
     objective = phase.objective(Vocabulary.of(inputs.tokenizer))
     inputs = _checked(inputs, objective, phase, console)
     network, report = _network(phase, inputs, objective)
@@ -135,7 +175,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
         raise ConfigError("length is beyond the model's positions", expected=f"at most {network.backbone.max_length}", got=str(longest))
     source = _source(inputs.train, objective, phase.train, inputs.seed)
     console.say(f"pre-training: {parameters(network):,} parameters, {source.steps:,} steps, {_rows(source)}")
-    training = Training(
+    training = kind(
         folder,
         network,
         objective,
@@ -145,14 +185,17 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
         validate=_validate(inputs, objective, phase),
         title="pre-training",
     )
-    trained = training.run()
-    install(network, trained.masters)
-    bundle = _bundle(network, inputs, longest)
-    validation = _validation_losses(network, inputs, objective, phase)
-    fills = _fills(bundle, phase.fills)
-    files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
-    bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
-    return bundle.save(folder / "bundle")
+    return training, inputs
+
+
+def _alarms(source: PackedSource, inputs: Inputs, console: Console) -> Alarms:
+    """What to compare losses with; a corpus that repeats itself is told at once."""
+    packing = source.phases[0].packing
+    rows = packing.rows(np.arange(min(len(packing), LOOKED_AT)))
+    if line := repetition(repeated(row["input_ids"] for row in rows), len(rows)):
+        console.warn(f"pre-training: {line}")
+    tokens = np.asarray(inputs.train.tokens[: LOOKED_AT * 100], dtype=np.int64)
+    return Alarms(source.steps, source.objective.blind(np.bincount(tokens, minlength=len(inputs.tokenizer))))
 
 
 def _checked(inputs: Inputs, objective: Objective, phase: components.Phase, console: Console) -> Inputs:

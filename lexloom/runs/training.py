@@ -22,6 +22,7 @@ from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
 from lexloom.runs.interrupt import on_signal
 from lexloom.train import checkpoint
+from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
 from lexloom.train.loop import Source, StepInfo, fit
 from lexloom.train.optim import AdamW, rate
@@ -90,6 +91,7 @@ class Training:
         self.frozen = {name: originals[name] for name in originals if name not in self.optimizer.masters}
         self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0}
         self.begin = self._resume()
+        self.alarms = Alarms(source.steps, {})  # whoever knows what to compare losses with puts better ones here
 
     def _compute(self) -> Compute:
         path = self.folder / "compute.json"
@@ -198,6 +200,8 @@ class Training:
         self.network.eval()
         found = self.validate(self.network)
         self.network.train()
+        for line in self.alarms.look(step, found.record.get("parts") or {}, self.optimizer.gradients):
+            self.console.warn(f"{self.title}: {line}")
         best = self.state["best"]
         if math.isfinite(found.value) and (not best or found.value < best["value"]):
             self.state["best"] = {"value": found.value, "step": step, "record": found.record}

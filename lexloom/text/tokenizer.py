@@ -188,7 +188,7 @@ class Tokenizer:
 
     @cached_property
     def _literal(self) -> tokenizers.Tokenizer:
-        """A twin for which `[MASK]` in a text is seven signs, so that a text cannot put special tokens into training."""
+        """A twin for which `[MASK]` in a text is six signs, so that a text cannot put special tokens into training."""
         twin = tokenizers.Tokenizer.from_str(self.backend.to_str())
         twin.encode_special_tokens = True
         return twin

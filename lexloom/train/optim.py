@@ -103,10 +103,10 @@ class AdamW:
         The kernel divides the gradients on its way, so that clipping costs no pass over memory of its own.
         """
         norm = self.norm() if norm is None else norm
-        divisor: Tensor | None = torch.clamp((norm + 1e-6) / self.config.clip, min=1.0)
-        if norm.dtype == torch.float64:  # the kernel reads a float32
-            torch._foreach_div_(list(self.gradients.values()), divisor)
-            divisor = None
+        excess = torch.clamp((norm + 1e-6) / self.config.clip, min=1.0)
+        divisor = excess if norm.dtype == torch.float32 else None  # the kernel reads nothing else
+        if divisor is None:
+            torch._foreach_div_(list(self.gradients.values()), excess)
         self.steps += 1
         for decayed in (True, False):
             self._update([n for n, m in self.masters.items() if decays(n, m) == decayed], learning_rate, decayed, divisor)
