@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lexloom.batch import Batch
     from lexloom.hub.bundle import load
-    from lexloom.runs.verbs import check, components, demo, evaluate, finetune, predict, prepare, pretrain, report, run
+    from lexloom.runs.verbs import check, components, demo, evaluate, finetune, predict, prepare, pretrain, replay, report, run, verify
     from lexloom.runs.verbs import tokenizer as train_tokenizer
 
 __version__ = "0.1.0"
@@ -20,8 +20,7 @@ _PLACES = {
     "load": ("lexloom.hub.bundle", "load"),
     "train_tokenizer": (_VERBS, "tokenizer"),
     **{
-        verb: (_VERBS, verb)
-        for verb in ("check", "components", "demo", "evaluate", "finetune", "predict", "prepare", "pretrain", "report", "run")
+        verb: (_VERBS, verb) for verb in "check components demo evaluate finetune predict prepare pretrain replay report run verify".split()
     },
 }
 
@@ -37,9 +36,11 @@ __all__ = [
     "predict",
     "prepare",
     "pretrain",
+    "replay",
     "report",
     "run",
     "train_tokenizer",
+    "verify",
 ]
 
 

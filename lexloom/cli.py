@@ -28,6 +28,8 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe name> if not given.")]
 Seed = Annotated[int, typer.Option(help="Everything random is a function of it.")]
+Stage = Annotated[str | None, typer.Option(help="pretrain, finetune/NAME, or a training below it.")]
+TrainedSeed = Annotated[int | None, typer.Option("--seed", help="The seed of a task that was fine-tuned over several.")]
 
 
 def _console(quiet: bool, verbose: bool, json: bool) -> Console:
@@ -208,6 +210,51 @@ def check(
     show(found, console)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def replay(
+    run_: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    step: Annotated[int, typer.Option(help="The step, from 1, as it is logged.")],
+    stage: Stage = None,
+    seed: TrainedSeed = None,
+    rows: Annotated[int, typer.Option(min=0, help="How many rows of the step to show.")] = 5,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Compute a past step again: its rows, masks, the loss of each token, and the logged loss to the bit."""
+    from lexloom.runs import verbs
+    from lexloom.runs.replay import text
+
+    console = _console(quiet, verbose, json)
+    found = verbs.replay(run_, step=step, stage=stage, seed=seed, rows=rows, console=console)
+    console.result(found, text(found))
+    if not found["agrees"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    run_: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    spots: Annotated[int, typer.Option(help="How many intervals between checkpoints to train again.")] = 10,
+    stage: Stage = None,
+    seed: TrainedSeed = None,
+    draw: Annotated[int, typer.Option(help="Another number draws other intervals.")] = 0,
+    whole: Annotated[bool, typer.Option("--whole", help="Train every step again; takes as long as training did.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Train parts of a run again and compare, to the bit: do these weights come from this text?"""
+    from lexloom.runs import verbs
+    from lexloom.runs.verify import text
+
+    console = _console(quiet, verbose, json)
+    found = verbs.verify(run_, spots=spots, stage=stage, seed=seed, draw=draw, whole=whole, console=console)
+    console.result(found, text(found))
+    if not found["agrees"]:
+        raise typer.Exit(1)
 
 
 @app.command()

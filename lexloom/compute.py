@@ -57,7 +57,7 @@ class Compute:
 
 
 def choose(settings: ComputeConfig, *, steps: int) -> Compute:
-    """Picks device, dtype, threads and compile for a run of `steps`.
+    """Picks device, dtype, threads and compile for a run of `steps` steps of one shape.
 
     Raises:
         ConfigError: a device is named that is not there.

@@ -90,6 +90,34 @@ class BusyError(LexloomError):
     """Another process works in this folder."""
 
 
+class DiskFullError(LexloomError):
+    """The disk, or a quota on it, has no room left. What was whole before is whole still.
+
+    Args:
+        what: what was to be written.
+        free: bytes that are free there.
+        needed: bytes that all of it takes, where that is known.
+    """
+
+    def __init__(self, what: str, *, free: int, needed: int | None = None, where: str | None = None, hint: str | None = None) -> None:
+        self.free, self.needed = free, needed
+        got = f"{free:,} bytes free"
+        if needed is not None:
+            got += f": {self.missing:,} bytes are missing" if self.missing else ", yet the disk refuses them: a quota may stand in the way"
+        super().__init__(
+            f"the disk is full: no room for {what}",
+            expected=None if needed is None else f"{needed:,} bytes free",
+            got=got,
+            where=where,
+            hint=hint or "free some space, or choose another --out",
+        )
+
+    @property
+    def missing(self) -> int:
+        """How many bytes more have to be free; 0 where that is not known."""
+        return max(0, (self.needed or 0) - self.free)
+
+
 class Interrupted(LexloomError):
     """Ctrl-C or SIGTERM; the checkpoint is saved. `exit_code` is 128 + the signal's number."""
 

@@ -6,21 +6,25 @@ once its `manifest.json`, written last, lists every file with size and SHA-256.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lexloom.errors import BusyError, CheckpointError, FormatError, LexloomError
+from lexloom.errors import BusyError, CheckpointError, DiskFullError, FormatError, LexloomError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_writing: set[Path] = set()  # the temporary files and folders that this process is at work on
+_locks: set[int] = set()  # open files whose locks this process holds
 
 
 def digest(path: Path) -> str:
@@ -44,22 +48,78 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path | str) -> None:
+    """Makes a folder, and those above it, so that they survive a power cut."""
+    folder = Path(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    if missing:
+        with _telling(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in missing:
+                sync_folder(path.parent)
+
+
+def free(folder: Path | str) -> int:
+    """Bytes that may still be written to the disk of a folder, which need not be there yet."""
+    folder = Path(folder).absolute()
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def check_room(folder: Path | str, needed: int, what: str) -> None:
+    """Refuses to begin what cannot end.
+
+    Raises:
+        DiskFullError: fewer than `needed` bytes are free for `what`.
+    """
+    there = free(folder)
+    if there < needed:
+        raise DiskFullError(what, free=there, needed=needed, where=str(folder))
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Says in words that the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(path.name, free=free(path.parent), where=str(path)) from error
+        raise
+
+
+@contextmanager
+def _working(*temporary: Path) -> Iterator[None]:
+    """Marks temporary paths as this process's own, so that no sweep takes them away."""
+    own = {path.absolute() for path in temporary}
+    _writing.update(own)
+    try:
+        yield
+    finally:
+        _writing.difference_update(own)
+
+
 @contextmanager
 def replacing(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Opens a temporary file that takes the place of `path` when the block ends well, and vanishes when it does not."""
+    """Opens a temporary file that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        DiskFullError: the disk is full; the older file is still there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     encoding = None if "b" in mode else "utf-8"
-    try:
-        with temporary.open(mode, encoding=encoding) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _telling(path), _working(temporary):
+        try:
+            with temporary.open(mode, encoding=encoding) as file:
+                _claim(file.fileno())
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -79,8 +139,12 @@ def appending(path: Path | str) -> IO[bytes]:
     For logs alone, whose readers pass over a cut end; all else goes through `replacing`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("ab")
+    make_folder(path.parent)
+    new = not path.exists()
+    file = path.open("ab")
+    if new:
+        sync_folder(path.parent)
+    return file
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -130,38 +194,72 @@ def new_folder(path: Path | str, **about: Any) -> Iterator[Path]:
 
     Raises:
         LexloomError: there is a folder with other files at `path`; it is left alone.
+        DiskFullError: the disk is full; the older folder is still there.
     """
     path = Path(path)
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise LexloomError("this folder holds files that lexloom did not write", where=str(path), hint="choose another, or empty it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent)
+    make_folder(path.parent)
+    sweep(path.parent)
     temporary, older = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old.part"))
     remove(temporary)
-    temporary.mkdir()
-    try:
-        yield temporary
-        write_manifest(temporary, **about)
-        if path.exists():
-            os.replace(path, older)  # a rename, so that for no longer than that neither of the two is there
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        if older.exists() and not path.exists():
-            os.replace(older, path)
-        for left in (temporary, older):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    with _telling(path), _working(temporary, older):
+        temporary.mkdir()
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            _claim(handle)
+            yield temporary
+            write_manifest(temporary, **about)
+            if path.exists():
+                os.replace(path, older)  # a rename, so that for no longer than that neither of the two is there
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            os.close(handle)
+            if older.exists() and not path.exists():
+                os.replace(older, path)
+            for left in (temporary, older):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what processes that are no more left half made; a folder they had just put aside comes back."""
+def sweep(folder: Path | str) -> None:
+    """Removes what processes that are no more left half made in a folder; what they had just put aside comes back."""
+    folder = Path(folder)
     for left in sorted(folder.glob(".*.part")):
         match = re.fullmatch(r"\.(.+)\.([0-9]+)(\.old)?\.part", left.name)
-        if match and not _alive(int(match[2])):
+        if match and _abandoned(left, int(match[2])):
             if match[3] and not (folder / match[1]).exists():
                 os.replace(left, folder / match[1])
             else:
                 remove(left)
+
+
+def _abandoned(left: Path, process: int) -> bool:
+    """Whether nobody writes this any more.
+
+    The number alone does not tell: containers that share a disk do not see each other's processes, and give the same numbers again.
+    """
+    if left.absolute() in _writing or (process != os.getpid() and _alive(process)):
+        return False
+    try:
+        handle = os.open(left, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    finally:
+        os.close(handle)
+    return True
+
+
+def _claim(handle: int) -> None:
+    """Holds a temporary file or folder for as long as it is open: a sweep from another container sees that it is in use."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _alive(process: int) -> bool:
@@ -193,15 +291,28 @@ def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     Raises:
         FormatError: the manifest is whole, and of a newer format.
     """
-    path = Path(folder) / MANIFEST
+    try:
+        return _opened_manifest(Path(folder))
+    except CheckpointError:
+        return None
+
+
+def _opened_manifest(folder: Path) -> dict[str, Any]:
+    path, damaged = folder / MANIFEST, "a file was changed or damaged"
     try:
         found = read_json(path, kind="manifest")
-    except (OSError, FormatError):
-        return None
-    if not isinstance(found, dict) or found.pop("digest", None) != fingerprint(found):
-        return None
+    except OSError as error:
+        hint = "the folder was not written to its end"
+        raise CheckpointError("no valid manifest.json", got=error.strerror, where=str(folder), hint=hint) from None
+    except FormatError as error:
+        raise CheckpointError(damaged, expected="JSON with a digest of itself", got=error.got, where=str(path)) from None
+    told = found.pop("digest", None) if isinstance(found, dict) else None
+    if told != (real := fingerprint(found)):
+        raise CheckpointError(damaged, expected=str(told), got=real, where=str(path))
     check_format(found, path)
-    return found if _is_listing(found.get("files")) else None
+    if not _is_listing(found.get("files")):
+        raise CheckpointError("the manifest does not list files with size and digest", where=str(path))
+    return dict(found)
 
 
 def _is_listing(files: Any) -> bool:
@@ -216,59 +327,96 @@ def verify(folder: Path | str, *, check_digests: bool = True) -> dict[str, Any]:
         CheckpointError: the manifest is missing, or a file is missing, has another size, or another digest.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise CheckpointError("no valid manifest.json", where=str(folder), hint="the folder was not written to its end")
+    manifest = _opened_manifest(folder)
     for name, entry in manifest["files"].items():
         file = folder / name
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise CheckpointError("the manifest names a file outside its folder", got=name, where=str(folder))
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            raise CheckpointError("a file is missing or has another size", expected=f"{entry['bytes']} bytes", where=str(file))
+        size = file.stat().st_size if file.is_file() else None
+        if size != entry["bytes"]:
+            got = "no such file" if size is None else f"{size} bytes"
+            expected = f"{entry['bytes']} bytes, SHA-256 {entry['sha256']}"
+            raise CheckpointError("a file is missing or has another size", expected=expected, got=got, where=str(file))
         if check_digests and (found := digest(file)) != entry["sha256"]:
             raise CheckpointError("a file was changed or damaged", expected=entry["sha256"], got=found, where=str(file))
     return manifest
 
 
 def remove(path: Path | str) -> None:
-    """Removes a file or folder if it is there. A folder's manifest goes first, so that a kill leaves nothing that looks whole."""
+    """Removes a file or folder if it is there. A folder is first renamed away, so that a kill leaves nothing half removed."""
     path = Path(path)
-    if path.is_dir() and not path.is_symlink():
-        (path / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path)
-    else:
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    path = path.absolute()
+    gone = path if path.name.endswith(".part") else path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _working(gone):
+        if gone != path:
+            shutil.rmtree(gone, ignore_errors=True)
+            try:
+                os.replace(path, gone)
+            except OSError:  # a mount point, or a folder above it that may not be changed
+                (path / MANIFEST).unlink(missing_ok=True)
+                gone = path
+            with suppress(OSError):
+                sync_folder(path.parent)
+        shutil.rmtree(gone)
 
 
 @contextmanager
 def locked(folder: Path | str) -> Iterator[None]:
-    """Makes this process the only writer of `folder`. The kernel drops the lock when the process dies, however it dies.
+    """Makes this process the only writer of `folder`, and removes what a killed one left half made in it.
+
+    The kernel drops the lock when the process dies, however it dies, and its children do not inherit it.
 
     Raises:
-        BusyError: another process, or another part of this one, holds it; its PID and host are named.
+        BusyError: another process, or another part of this one, holds it; its PID and host are named. Nothing is waited for.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
+    make_folder(folder)
+    owner = os.getpid()
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise BusyError(
-                "another process works in this folder",
-                got=file.read(200) or "an unknown process",
-                where=str(folder),
-                hint="wait for it, or choose another --out",
-            ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
+            got = _holder(file) or "an unknown process"
+            hint = "wait for it, or choose another --out"
+            raise BusyError("another process works in this folder", got=got, where=str(folder), hint=hint) from None
+        _locks.add(file.fileno())
         try:
+            with _telling(folder / ".lock"):
+                file.truncate(0)
+                file.write(f"process {owner} on {os.uname().nodename}")
+                file.flush()
+            sweep(folder)
             yield
         finally:
-            file.truncate(0)
+            _locks.discard(file.fileno())
+            if os.getpid() == owner:
+                file.truncate(0)
+
+
+def _holder(file: IO[str]) -> str:
+    """Who holds a lock, in its own words, which it writes a moment after it got it."""
+    for _ in range(20):
+        file.seek(0)
+        if told := file.read(200):
+            return told
+        time.sleep(0.01)
+    return ""
+
+
+def _let_go() -> None:
+    """In a forked child: puts nothing in the place of the open lock files. It would hold its parent's locks after the parent's death."""
+    for handle in _locks:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, handle, inheritable=False)
+        os.close(nothing)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def once(path: Path | str, make: Callable[[Path], None], **about: Any) -> Path:

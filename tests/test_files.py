@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -311,6 +312,23 @@ with files.new_folder(sys.argv[1]) as folder:
     assert names(tmp_path) == ["x", "y"]
 
 
+def test_what_an_earlier_process_of_the_same_number_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    for name in ("gone", "held"):
+        files.write_text(tmp_path / f".{name}.{os.getpid()}.part" / "a.txt", "half")
+    files.write_text(tmp_path / f".file.{os.getpid()}.part", "half")
+    handle = os.open(tmp_path / f".held.{os.getpid()}.part", os.O_RDONLY)  # as a process of another container does
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with files.new_folder(tmp_path / "x") as folder, files.replacing(tmp_path / "y") as file:
+        file.write(b"y")
+        files.sweep(tmp_path)
+        assert folder.is_dir()
+        files.write_text(folder / "a.txt", "whole")
+    os.close(handle)
+    assert names(tmp_path) == [f".held.{os.getpid()}.part", "x", "y"]
+    with files.locked(tmp_path):
+        assert names(tmp_path) == [".lock", "x", "y"], "who is alone in a folder clears it up"
+
+
 def test_remove_takes_files_folders_and_links_not_their_targets(tmp_path: Path) -> None:
     kept = make(tmp_path / "kept")
     (tmp_path / "link").symlink_to(kept)
@@ -348,6 +366,30 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, start: Callable[..
     child.wait()
     with files.locked(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()}"), files.locked(tmp_path):
         pass
+
+
+@pytest.mark.kill
+def test_the_lock_of_a_killed_process_is_free_though_its_child_lives_on(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    code = """
+import os, sys, time
+from lexloom import files
+with files.locked(sys.argv[1]):
+    if os.fork():
+        time.sleep(60)
+    print("ready", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+"""
+    child = start(code, tmp_path)
+    with pytest.raises(BusyError), files.locked(tmp_path):
+        pass
+    child.kill()
+    child.wait()
+    with files.locked(tmp_path):
+        pass
+    child.communicate()
 
 
 def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lexloom.runs import recipe
 from lexloom.runs.components import settle
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -30,7 +30,7 @@ def paths(value: object) -> list[str]:
     return [value] if isinstance(value, str) and re.fullmatch(r"[\w/.-]+(\.jsonl|\.py|/)", value) else []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/recipe.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/recipe.md"], ids=lambda page: page.name)
 def test_recipes_are_right(page: Path, tmp_path: Path) -> None:
     found = blocks(page, "yaml")
     assert found

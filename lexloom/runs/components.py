@@ -15,7 +15,7 @@ from lexloom.objectives.base import OBJECTIVES, Objective, Vocabulary
 from lexloom.objectives.together import Together
 from lexloom.runs.recipe import FinetuneSection, Plan, PretrainSection
 from lexloom.tasks.base import TASKS, Task
-from lexloom.train.settings import FinetuneConfig, PretrainConfig
+from lexloom.train.settings import AMOUNTS, FinetuneConfig, PretrainConfig
 
 
 class Extend(Config):
@@ -96,9 +96,11 @@ def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[Le
     start, architecture, model = _model(plan, section, (*place, "model"), problems)
     if len(problems) > before:
         return None
-    if train.steps is None and train.tokens is None and train.epochs is None:
+    if all(getattr(train, name) is None for name in AMOUNTS):
         problems.append(
-            ConfigError("how long to pre-train is missing", expected="tokens, steps or epochs", where=plan.document.where(place))
+            ConfigError(
+                "how long to pre-train is missing", expected="tokens, steps, epochs, budget or until", where=plan.document.where(place)
+            )
         )
         return None
     return Phase(architecture, model, start, objectives, train, section.fills)

@@ -21,7 +21,7 @@ from lexloom.runs.components import FineTuning, settle
 from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, majority_answers, summary, write_seen
 from lexloom.runs.labelled import Labelled
 from lexloom.runs.run import Run, Work
-from lexloom.runs.stage import Stage, content
+from lexloom.runs.stage import Stage, content, pathless
 from lexloom.runs.training import Training, Validation, install
 from lexloom.tasks import classification
 from lexloom.tasks.base import length_edges
@@ -59,8 +59,8 @@ class Runs:
     best: Path
 
 
-def read_data(folder: Path, train: Path, validation: Path | None, test: Path | None, seed: int) -> Data:
-    """Reads the splits; bad rows go to `folder/bad-rows-*.jsonl`.
+def read_data(folder: Path | None, train: Path, validation: Path | None, test: Path | None, seed: int) -> Data:
+    """Reads the splits; bad rows go to `folder/bad-rows-*.jsonl`, or are only counted where there is no folder.
 
     Raises:
         DataError: a file has no good row.
@@ -68,7 +68,7 @@ def read_data(folder: Path, train: Path, validation: Path | None, test: Path | N
     found: dict[str, Labelled] = {}
     for name, path in (("train", train), ("validation", validation), ("test", test)):
         if path is not None:
-            found[name] = labelled.read(path, aside=folder / f"bad-rows-{name}.jsonl")
+            found[name] = labelled.read(path, aside=folder / f"bad-rows-{name}.jsonl" if folder is not None else None)
     rows = found["train"].rows
     if "validation" in found:
         held = found["validation"].rows
@@ -139,10 +139,28 @@ class FineTune:
         return self.train.model_copy(update=update)
 
     def _train(self, folder: Path, bundle: Bundle, seed: int, config: FinetuneConfig, only: frozenset[str] | None = None) -> None:
+        install(bundle.network, self.build(folder, bundle, seed, config, only).run().masters)
+
+    def build(
+        self,
+        folder: Path,
+        bundle: Bundle,
+        seed: int,
+        config: FinetuneConfig,
+        only: frozenset[str] | None = None,
+        *,
+        kind: type[Training] = Training,
+    ) -> Training:
+        """The training of one seed, ready to run.
+
+        Args:
+            only: own names of the parameters that learn; all where None.
+            kind: what is built: `Training`, or one that goes through it once more.
+        """
         source = self._source(config, seed)
         if config.evaluate_every is None:
             config = config.model_copy(update={"evaluate_every": max(1, source.plan.batches_per_epoch)})
-        training = Training(
+        return kind(
             folder,
             bundle.network,
             self.task,
@@ -153,7 +171,6 @@ class FineTune:
             trainable=None if only is None else only.__contains__,
             title=f"{self.folder.name}, {folder.parent.name}, {folder.name}",
         )
-        install(bundle.network, training.run().masters)
 
     def _source(self, config: FinetuneConfig, seed: int) -> LabelledSource:
         lengths = [len(row["input_ids"]) for row in self.encoded]
@@ -187,11 +204,10 @@ def from_scratch(start: Bundle, seed: int) -> Bundle:
 
 def work(run: Run, name: str) -> Work:
     """The stage of one task of a recipe."""
-    tuning = settle(run.plan).tasks[name]
-    source = _start_of(run, tuning)
-    paths = {split: run.plan.path(file) for split, file in tuning.section.data.model_dump().items() if file is not None}
+    tuning, source, paths = inputs_of(run, name)
     depends = {
-        "settings": tuning.section.model_dump(mode="json"),
+        "settings": pathless(tuning.section.model_dump(mode="json")),
+        **run.code(),
         "start": content(source),
         "data": {split: content(path) for split, path in paths.items()},
         "seed": run.recipe.seed,
@@ -205,10 +221,12 @@ def work(run: Run, name: str) -> Work:
     return Work(stage, make)
 
 
-def _start_of(run: Run, tuning: FineTuning) -> Path:
-    if tuning.section.from_ is not None:
-        return run.plan.path(tuning.section.from_)
-    return run.path(run.phase_names()[-1]) / "bundle"
+def inputs_of(run: Run, name: str) -> tuple[FineTuning, Path, dict[str, Path]]:
+    """The settings of a task of the recipe, the bundle that it starts from, and its files by split."""
+    tuning = settle(run.plan).tasks[name]
+    section = tuning.section
+    source = run.plan.path(section.from_) if section.from_ is not None else run.path(run.phase_names()[-1]) / "bundle"
+    return tuning, source, {split: run.plan.path(file) for split, file in section.data.model_dump().items() if file is not None}
 
 
 def finetune(folder: Path, tuning: FineTuning, data: Data, start: Bundle, console: Console, *, seed: int, name: str) -> Path:

@@ -18,9 +18,11 @@ from lexloom.hub.bundle import Bundle, parameters
 from lexloom.models.base import Network
 from lexloom.objectives.base import Objective, Vocabulary
 from lexloom.runs import components
+from lexloom.runs.failure import documents
+from lexloom.runs.origin import visits
 from lexloom.runs.run import Run, Work, tokenizer_report
-from lexloom.runs.stage import Stage, content
-from lexloom.runs.training import Trained, Training, Validation, install
+from lexloom.runs.stage import Stage, content, pathless
+from lexloom.runs.training import EVALUATIONS, Trained, Training, Validation, install
 from lexloom.tasks.base import TASKS
 from lexloom.text.corpus import Corpus
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing
@@ -47,7 +49,7 @@ def works(run: Run) -> Iterator[Work]:
 
 def _start_tokenizer(run: Run, start: components.Start) -> Work:
     bundle, corpus = run.plan.path(start.from_), run.path("corpus")
-    depends = {"bundle": content(bundle), "settings": start.plain()}
+    depends = {"bundle": content(bundle), "settings": {name: value for name, value in start.plain().items() if name != "from"}}
     if start.vocabulary != "keep":
         depends["corpus"] = content(corpus)
     stage = Stage("tokenizer", run.path("tokenizer"), depends)
@@ -84,7 +86,8 @@ def phase_work(run: Run, i: int) -> Work:
     name = run.phase_names()[i]
     source = _source_bundle(run, i)
     depends = {
-        "settings": run.recipe.phases[i].model_dump(mode="json"),
+        "settings": pathless(run.recipe.phases[i].model_dump(mode="json")),
+        **run.code(),
         "shards": content(run.path("shards")),
         "tokenizer": content(run.path("tokenizer")),
         "start": content(source) if source is not None else None,
@@ -146,6 +149,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     network, objective, source = training.network, training.objective, training.source
     assert isinstance(source, PackedSource)
     training.alarms = _alarms(source, inputs, console)
+    training.where = lambda step: [documents(visit) for visit in visits(source, step)]
     trained = training.run()
     install(network, trained.masters)
     longest = max(phase.train.lengths)
@@ -257,6 +261,8 @@ def _steps(train: PretrainConfig, share: float, length: int, rows: int, packing:
     if train.tokens is not None:
         mean = float(packing.lengths.mean())  # the budget counts real tokens, not padding
         return max(1, math.ceil(train.tokens * share / (rows * mean)))
+    if train.timed:
+        return max(1, round(1000 * share))  # until a few of them are timed
     return max(1, math.ceil((train.epochs or 1.0) * share * len(packing) / rows))
 
 
@@ -272,7 +278,9 @@ def _rows(source: PackedSource) -> str:
 
 def _with_evaluations(train: PretrainConfig, steps: int) -> PretrainConfig:
     """Twenty evaluations over the run, unless the recipe says how often."""
-    return train if train.evaluate_every is not None else train.model_copy(update={"evaluate_every": max(1, steps // 20)})
+    if train.evaluate_every is not None or train.timed:
+        return train
+    return train.model_copy(update={"evaluate_every": max(1, steps // EVALUATIONS)})
 
 
 def _validation_losses(network: Network, inputs: Inputs, objective: Objective, phase: components.Phase) -> dict[str, Any] | None:

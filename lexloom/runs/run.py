@@ -45,6 +45,10 @@ class Run:
         """The folder of a stage."""
         return self.folder if name == self.flat else self.folder / name
 
+    def code(self) -> dict[str, Any]:
+        """What a trained stage depends on besides settings and inputs: the code of the recipe's extensions, where it has any."""
+        return {"extensions": [content(self.plan.path(name)) for name in self.recipe.extensions]} if self.recipe.extensions else {}
+
     def execute(self) -> Path:
         """Runs what is not finished, writes the report, and returns RUN.
 
@@ -132,8 +136,9 @@ class Run:
     def _corpus(self) -> Work:
         config = self.recipe.prepare
         assert config is not None
-        sources = {name: content(self.plan.path(name)) for name in config.sources}
-        stage = Stage("corpus", self.path("corpus"), {"settings": config.plain(), "sources": sources, "seed": self.recipe.seed})
+        sources = [content(self.plan.path(name)) for name in config.sources]
+        settings = {name: value for name, value in config.plain().items() if name != "sources"}
+        stage = Stage("corpus", self.path("corpus"), {"settings": settings, "sources": sources, "seed": self.recipe.seed})
 
         def make() -> None:
             with self.console.progress("preparing", None, "bytes") as progress:

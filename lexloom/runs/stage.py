@@ -62,7 +62,7 @@ class Stage:
         if state == "changed":
             self._put_aside(console)
         if self.trained:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.folder)
             self._write(finished=False)
         return True
 
@@ -111,3 +111,19 @@ def content(path: Path) -> Any:
         return {p.relative_to(path).as_posix(): content(p) for p in sorted(path.rglob("*")) if p.is_file()}
     about = path.stat()
     return f"{about.st_size} bytes, changed {about.st_mtime_ns}" if about.st_size > LARGE else files.digest(path)
+
+
+def pathless(settings: Any) -> Any:
+    """Settings as a stage depends on them: without the paths of inputs, whose digests tell more, and without what is null.
+
+    So a recipe that was kept in a run, where paths are absolute, finds every stage finished.
+    """
+    found = _solid(settings)
+    if not isinstance(found, dict):
+        return found
+    kept = {name: inner for name, inner in found.items() if name not in ("data", "from_")}
+    return kept | {"model": {name: inner for name, inner in kept["model"].items() if name != "from"}} if "model" in kept else kept
+
+
+def _solid(value: Any) -> Any:
+    return {name: _solid(inner) for name, inner in value.items() if inner is not None} if isinstance(value, Mapping) else value

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from lexloom import files
-from lexloom.compute import Compute, choose
-from lexloom.console import Console
-from lexloom.errors import CheckpointError, Interrupted
+from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, choose
+from lexloom.console import Console, duration
+from lexloom.errors import CheckpointError, DiskFullError, Interrupted
 from lexloom.models.base import Network
 from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
+from lexloom.runs import budget
+from lexloom.runs.failure import kept, out_of_memory
 from lexloom.runs.interrupt import on_signal
 from lexloom.train import checkpoint
 from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
-from lexloom.train.loop import Source, StepInfo, fit
+from lexloom.train.loop import NotFinite, Source, StepInfo, fit
 from lexloom.train.optim import AdamW, rate
 from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step, prepared
 
 SAVE_SECONDS = 300.0
+LONG_SECONDS = 900.0  # from which compiling pays where only a time is given
+EVALUATIONS = 20  # over a training whose steps only the clock knows
 
 
 @dataclass(frozen=True)
@@ -76,22 +80,29 @@ class Training:
         trainable: Callable[[str], bool] | None = None,
         title: str = "training",
     ) -> None:
+        self.born = time.perf_counter()
         self.folder, self.network, self.objective, self.source = folder, network, objective, source
         self.config, self.console, self.validate, self.title = config, console, validate, title
         self.compute = self._compute()
-        for name, parameter in network.named_parameters():
+        self.module = Step(network, objective)
+        for name, parameter in self.module.named().items():
             parameter.requires_grad_(trainable is None or trainable(name))
         if config.dropout is not None:
             set_dropout(network, config.dropout)
-        originals = {name: p.detach().clone() for name, p in network.named_parameters()}
-        network.to(self.compute.torch_dtype)
-        self.step = prepared(Step(network, objective), self.compute)
-        self.optimizer = AdamW(network.named_parameters(), config)
+        originals = {name: p.detach().clone() for name, p in self.module.named().items()}
+        self.module.to(self.compute.torch_dtype)
+        self.step = prepared(self.module, self.compute)
+        self.optimizer = AdamW(self.module.named().items(), config)
         self.optimizer.adopt({name: tensor.to(self.compute.device) for name, tensor in originals.items()})
         self.frozen = {name: originals[name] for name in originals if name not in self.optimizer.masters}
-        self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0}
+        self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1}
+        self.plan = budget.saved(folder)
+        self._keep_plan()
+        self.best: checkpoint.Best | None = None  # where `keep: best` keeps weights
         self.begin = self._resume()
-        self.alarms = Alarms(source.steps, {})  # whoever knows what to compare losses with puts better ones here
+        # Whoever builds a training knows what to compare its losses with, and what its rows are called.
+        self.alarms = Alarms(source.steps, {})
+        self.where: Callable[[int], list[str]] | None = None
 
     def _compute(self) -> Compute:
         path = self.folder / "compute.json"
@@ -99,13 +110,16 @@ class Training:
             found = files.read_json(path, kind="choice of compute")
             files.check_format(found, path)
             return Compute(**{name: value for name, value in found.items() if name != "format"})
-        chosen = choose(self.config, steps=self.source.steps)
+        steps = self.source.steps // getattr(self.source, "shapes", 1)  # of each shape, for each is compiled for itself
+        if self.config.timed:
+            steps = COMPILE_PAYS_AFTER_STEPS if self._seconds() > LONG_SECONDS else 0
+        chosen = choose(self.config, steps=steps)
         files.write_json(path, {"format": files.FORMAT, **chosen.plain()})
         self.console.say(f"{self.title}: {chosen.line()}")
         return chosen
 
     def _resume(self) -> int:
-        found, complaints = checkpoint.latest(self.folder / "checkpoints")
+        found, complaints = checkpoint.latest(self.folder / "checkpoints", needs=("best", "waited", "tokens", "seconds"))
         for line in complaints:
             self.console.warn(line)
         if found is None:
@@ -115,7 +129,12 @@ class Training:
                 "the checkpoint is beyond the end of this run", got=f"step {found.step}", expected=f"at most {self.source.steps}"
             )
         checkpoint.restore(self.optimizer, found)
-        self.state = {name: found.state[name] for name in self.state}
+        self.state = {name: found.state.get(name, value) for name, value in self.state.items()}
+        if self.config.keep == "best":
+            self.best = found.best
+            self.state["best"] = self.state["best"] if found.best else {}
+        if self.state["cut"] > 1:
+            self.source.cut = self.state["cut"]  # type: ignore[attr-defined]
         self.console.say(f"{self.title}: going on from step {found.step:,}")
         return found.step
 
@@ -126,11 +145,15 @@ class Training:
             Interrupted: a signal came; the checkpoint is saved.
         """
         self.compute.apply()
+        if self.config.timed and self.plan is None:
+            self._make_plan()
+        if self.begin < self.source.steps:
+            checkpoint.check_room(self.folder / "checkpoints", self.optimizer, self.state, keep=self.config.checkpoints)
         spent, began, saved = self.state["seconds"], time.perf_counter(), time.perf_counter()
         line: dict[str, Any] = {}
         with MetricsLog(self.folder) as log, on_signal(self.console.say) as stop, self._progress() as progress:
             log.truncate(self.begin)
-            for info in self._steps():
+            for info in self._watched():
                 self.state["tokens"] += info.tokens
                 self.state["seconds"] = spent + time.perf_counter() - began
                 line = self._line(info)
@@ -140,9 +163,10 @@ class Training:
                 log.write(line)
                 progress.update(info.step, loss=info.loss, tokens_per_second=info.tokens / info.seconds)
                 patient = self.config.patience is None or self.state["waited"] < self.config.patience
-                if ended or not patient or stop.number is not None or self._save_due(info.step, saved):
+                last = ended or not patient or stop.number is not None
+                if last or self._save_due(info.step, saved):
                     log.sync()
-                    self._save(info.step)
+                    self._save(info.step, last=last)
                     saved = time.perf_counter()
                 if stop.number is not None and not ended:
                     log.draw()
@@ -155,10 +179,53 @@ class Training:
                     self.console.say(f"{self.title}: no better evaluation in {self.config.patience} tries, stopped at step {info.step:,}")
                     break
             log.draw()
-        self.network.float()
+        self.module.float()
         return Trained(
             self._chosen(), self.compute, self.optimizer.steps, self.state["tokens"], self.state["seconds"], line, self.state["best"]
         )
+
+    def _make_plan(self) -> None:
+        """Times a few steps, then puts everything back to where it was."""
+        masters = self._masters()
+        with closing(self._steps()) as steps:
+            step_seconds = budget.timed(lambda: next(steps))
+        began = time.perf_counter()
+        found = self.validate(self.network.eval()) if self.validate is not None else None
+        evaluation = time.perf_counter() - began if found is not None else 0.0
+        self.network.train()
+        self.optimizer.restart({name: master.to(self.compute.device) for name, master in masters.items()})
+        every = self.config.evaluate_every
+        if every:
+            step_seconds, evaluation = step_seconds + evaluation / every, 0.0
+        seconds = self._seconds()
+        gone = time.perf_counter() - self.born
+        self.plan = budget.plan(seconds, gone, step_seconds, evaluation, EVALUATIONS).save(self.folder)
+        self.state["seconds"] = gone
+        self._keep_plan()
+        self.console.say(f"{self.title}: {self.plan.steps:,} steps fit into {duration(seconds)}")
+
+    def _seconds(self) -> float:
+        """The time that the recipe gives."""
+        return self.config.budget or budget.seconds_until(str(self.config.until), datetime.now())
+
+    def _keep_plan(self) -> None:
+        if self.plan is not None:
+            self.source.resize(self.plan.steps)  # type: ignore[attr-defined]
+            if self.config.evaluate_every is None:
+                self.config = self.config.model_copy(update={"evaluate_every": max(1, self.plan.steps // EVALUATIONS)})
+
+    def _falls_at(self, step: int) -> bool:
+        """Whether the rate begins to fall after this step, and how long has not been decided yet."""
+        plan = self.plan
+        if plan is None or plan.fall is not None or self.config.schedule != "wsd" or step >= plan.steps:
+            return False
+        return step >= (1 - self.config.decay) * plan.steps
+
+    def _plan_again(self, step: int) -> None:
+        assert self.plan is not None
+        self.plan = budget.again(self.plan, step, self.state["seconds"], self.config.decay).save(self.folder)
+        self.begin = step
+        self._keep_plan()
 
     def _progress(self) -> Any:
         return self.console.progress(self.title, self.source.steps, "steps", start=self.begin)
@@ -167,11 +234,47 @@ class Training:
         if self.config.patience is not None and self.state["waited"] >= self.config.patience:
             return iter(())  # it had stopped early, and was killed before the stage was closed
 
+        config, plan = self.config, self.plan
+
         def learning_rate(step: int) -> float:
-            return rate(self.config, step, self.source.steps)
+            if plan is None or plan.fall is None or plan.first is None:
+                return rate(config, step, self.source.steps)
+            if step < plan.fall:
+                return rate(config, step, plan.first)
+            return rate(config.model_copy(update={"decay": (plan.steps - plan.fall) / plan.steps}), step, plan.steps)
 
         step, weights, device = self.step, self.objective.parts, self.compute.device
         return fit(step, weights, self.optimizer, self.source, learning_rate, start=self.begin, device=device)
+
+    def _watched(self) -> Iterator[StepInfo]:
+        """The steps; one that does not fit into memory is done again in smaller micro-batches, its rows staying what they are."""
+        while True:
+            try:
+                for info in self._steps():
+                    yield info
+                    if self._falls_at(info.step):
+                        self._plan_again(info.step)
+                        break
+                else:
+                    return
+            except NotFinite as error:
+                raise kept(error, self.folder, self.module, self.source, self.where) from None
+            except (RuntimeError, MemoryError) as error:
+                if not (out_of_memory(error) and self._cut()):
+                    raise
+
+    def _cut(self) -> bool:
+        """Halves the micro-batch; False where it is one row already."""
+        if getattr(self.source, "largest", 1) <= 1:
+            return False
+        self.optimizer.forget()
+        self.begin, self.state["cut"] = self.optimizer.steps, 2 * self.state["cut"]
+        self.source.cut = self.state["cut"]  # type: ignore[attr-defined]
+        self.console.warn(
+            f"{self.title}: out of memory at step {self.begin + 1:,}; micro-batches are halved to {self.source.largest} rows, "  # type: ignore[attr-defined]
+            "the batch stays what it is"
+        )
+        return True
 
     def _line(self, info: StepInfo) -> dict[str, Any]:
         return {
@@ -183,6 +286,7 @@ class Training:
             "tokens": self.state["tokens"],
             "seconds": self.state["seconds"],
             "tokens_per_second": info.tokens / info.seconds,
+            **({"cut": self.state["cut"]} if self.state["cut"] > 1 else {}),
         }
 
     @staticmethod
@@ -207,24 +311,29 @@ class Training:
             self.state["best"] = {"value": found.value, "step": step, "record": found.record}
             self.state["waited"] = 0
             if self.config.keep == "best":
-                with files.new_folder(self.folder / "checkpoints" / "best", step=step) as folder:
-                    files.write_bytes(folder / "model.safetensors", to_bytes(self._masters()))
+                self.best = checkpoint.Best(step, self._masters())  # written with the next checkpoint
         else:
             self.state["waited"] += 1
         return {"validation": found.record}
 
-    def _save(self, step: int) -> None:
-        checkpoint.save(self.folder / "checkpoints", step, self.optimizer, dict(self.state), keep=self.config.checkpoints)
+    def _save(self, step: int, *, last: bool) -> None:
+        folder, keep = self.folder / "checkpoints", self.config.checkpoints
+        try:
+            checkpoint.save(folder, step, self.optimizer, self.state, keep=keep, best=self.best)
+        except DiskFullError as error:
+            if last:
+                raise
+            self.console.warn(f"{error}\n{self.title}: goes on without it; the checkpoint before it is whole")
 
     def _masters(self) -> dict[str, Tensor]:
         return {**self.frozen, **{name: master.detach().cpu().clone() for name, master in self.optimizer.masters.items()}}
 
     def _chosen(self) -> dict[str, Tensor]:
-        best = self.folder / "checkpoints" / "best"
-        if self.config.keep == "best" and self.state["best"]:
-            files.verify(best)
-            return load_file(best / "model.safetensors")
-        return self._masters()
+        if self.best is None:
+            return self._masters()
+        if self.best.weights is not None:
+            return dict(self.best.weights)
+        return checkpoint.load_best(self.folder / "checkpoints", self.best.step)
 
 
 def install(network: Network, masters: Mapping[str, Tensor]) -> None:

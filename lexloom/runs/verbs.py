@@ -178,6 +178,38 @@ def check(path: Path | str, *, settings: Sequence[str] = (), **options: Any) -> 
     return checking.check(Path(path), overrides=settings, **options)
 
 
+def replay(run: Path | str, *, step: int, stage: str | None = None, seed: int | None = None, **options: Any) -> dict[str, Any]:
+    """Computes a past step of a trained stage again: its rows, what was masked, the loss of each predicted token, beside what was logged.
+
+    Args:
+        stage: `pretrain`, `finetune/sst2`, …; the first that was trained where None.
+        seed: of a task that was fine-tuned over several.
+        options: `rows`, how many of the step's rows to tell of; `console`.
+
+    Example:
+        >>> lexloom.replay("runs/first", step=1200)["agrees"]
+    """
+    from lexloom.runs import replay as replaying
+
+    return replaying.replay(run, step=step, stage=stage, seed=seed, **options)
+
+
+def verify(run: Path | str, *, spots: int = 10, stage: str | None = None, seed: int | None = None, **options: Any) -> dict[str, Any]:
+    """Trains random intervals between checkpoints again and compares logs, weights, rows and bundles with what the run holds, to the bit.
+
+    Args:
+        spots: how many intervals.
+        stage, seed: as `replay` takes them; all that was trained where None.
+        options: `draw`, another number draws other intervals; `whole`, every step; `console`.
+
+    Example:
+        >>> lexloom.verify("runs/first", spots=10)["agrees"]
+    """
+    from lexloom.runs import verify as verifying
+
+    return verifying.verify(run, spots=spots, stage=stage, seed=seed, **options)
+
+
 def report(run: Path | str) -> Path:
     """Writes `RUN/report.html` anew and returns its path."""
     from lexloom.runs.report import write_report

@@ -13,6 +13,7 @@ from torch import Tensor
 
 PLATEAU_FROM, PLATEAU_SHARE = 0.15, 0.97
 CHANCE_FROM = 0.5
+FIRST = 200  # steps before which no loss tells anything
 REPEATED_SHARE = 0.05
 
 
@@ -45,7 +46,7 @@ class Alarms:
             if blind is None or loss < PLATEAU_SHARE * blind:
                 continue
             binary = blind < 1.0  # two classes are often at chance for long; many never
-            if step >= (CHANCE_FROM if binary else PLATEAU_FROM) * self.steps:
+            if step >= max(FIRST, (CHANCE_FROM if binary else PLATEAU_FROM) * self.steps):
                 cause = "chance" if binary else "what frequencies alone give"
                 yield (
                     f"plateau {part}",

@@ -1,21 +1,44 @@
-"""Checkpoints: the whole resumable state of a run, in folders whose manifest is written last. What has no valid manifest does not exist."""
+"""Checkpoints: the whole resumable state of a run, in folders whose manifest is written last. What has no valid manifest does not exist.
+
+    checkpoints/step-000000100/   model.safetensors (fp32 masters), optimizer.safetensors (moments), state.json, manifest.json
+    checkpoints/best-000000060/   model.safetensors of the best evaluation so far, where the stage keeps it
+
+A checkpoint whose run keeps its best weights names their step in its manifest, and is sound only together with them.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from lexloom import files
-from lexloom.errors import CheckpointError, FormatError
+from lexloom.errors import CheckpointError, DiskFullError
 from lexloom.train.optim import AdamW
 
-_NAME = re.compile(r"step-(\d{9})$")
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_NAME = re.compile(r"(step|best)-(\d{9,})$")
+_MANIFEST_BYTES, _ENTRY_BYTES = 84, 171
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, where its weights are kept.
+
+    Attributes:
+        weights: own name -> tensor while they wait to be written with the next checkpoint; None once they are.
+    """
+
+    step: int
+    weights: Mapping[str, Tensor] | None = None
 
 
 @dataclass
@@ -26,55 +49,229 @@ class Checkpoint:
     masters: dict[str, Tensor]
     moments: dict[str, Tensor]
     state: dict[str, Any]
+    best: Best | None = None
 
 
-def save(folder: Path, step: int, optimizer: AdamW, state: dict[str, Any], *, keep: int = 2) -> Path:
-    """Writes `FOLDER/step-000000100/`, then removes all but the newest `keep` checkpoints.
+def save(folder: Path, step: int, optimizer: AdamW, state: Mapping[str, Any], *, keep: int = 2, best: Best | None = None) -> Path:
+    """Writes `FOLDER/step-000000100/`, then removes all but the newest `keep` checkpoints up to this step, and those beyond it.
+
+    What lies beyond was damaged, or the run would have gone on from there.
 
     Args:
         state: JSON of what else a run needs to go on: best value so far, patience left, compute.
+        best: the best evaluation so far, where its weights are kept; they are written first and then no longer held.
+
+    Raises:
+        DiskFullError: says how many bytes are missing. The newest older checkpoint is whole still, and the run may go on.
     """
-    path = folder / f"step-{step:09d}"
-    with files.new_folder(path, step=step) as new:
-        files.write_bytes(new / "model.safetensors", to_bytes({n: m.contiguous() for n, m in optimizer.masters.items()}))
-        files.write_bytes(new / "optimizer.safetensors", to_bytes(optimizer.state()))
-        files.write_json(new / "state.json", {"format": files.FORMAT, "step": step, "optimizer_steps": optimizer.steps, **state})
-    for _, old in whole(folder)[:-keep]:
-        files.remove(old)
+    path = _place(folder, "step", step)
+    content = {"format": files.FORMAT, "step": step, "optimizer_steps": optimizer.steps, **state}
+    needed = size(optimizer, content, best)
+    what = f"the checkpoint of step {step:,}"
+    _make_room(folder, step, needed, keep)
+    files.check_room(folder, needed, what)
+    try:
+        if best is not None and best.weights is not None:
+            with files.new_folder(_place(folder, "best", best.step), step=best.step) as new:
+                files.write_bytes(new / MODEL, _to_bytes(best.weights))
+        with files.new_folder(path, step=step, best=best.step if best else None) as new:
+            files.write_bytes(new / MODEL, _to_bytes(optimizer.masters))
+            files.write_bytes(new / OPTIMIZER, _to_bytes(optimizer.state()))
+            files.write_json(new / STATE, content)
+    except DiskFullError as error:
+        raise DiskFullError(what, free=files.free(folder), needed=needed, where=str(folder)) from error
+    if best is not None:
+        best.weights = None
+    _prune(folder, step, keep)
     return path
+
+
+def size(optimizer: AdamW, state: Mapping[str, Any], best: Best | None = None) -> int:
+    """Bytes that `save` is about to write, to a few parts in a thousand; nothing is copied to count them."""
+    waiting = [best.weights] if best is not None and best.weights is not None else []
+    manifests = 3 * _ENTRY_BYTES + _MANIFEST_BYTES + len(waiting) * (_ENTRY_BYTES + _MANIFEST_BYTES)
+    tensors = sum(map(_file_bytes, [optimizer.masters, optimizer.state(), *waiting]))
+    return tensors + len(json.dumps(state, indent=2)) + manifests
+
+
+def _file_bytes(tensors: Mapping[str, Tensor]) -> int:
+    data = sum(t.numel() * t.element_size() for t in tensors.values())
+    about = {n: {"dtype": "F32", "shape": list(t.shape), "data_offsets": [data, data]} for n, t in tensors.items()}
+    return 8 + len(json.dumps(about, separators=(",", ":"))) + data
+
+
+def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def _place(folder: Path, kind: str, step: int) -> Path:
+    return folder / f"{kind}-{step:09d}"
+
+
+def _there(folder: Path, kind: str) -> list[tuple[int, Path]]:
+    """(step, path) of every folder of a kind, sound or not, oldest first."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted((int(match[2]), path) for path in entries if (match := _NAME.match(path.name)) and match[1] == kind)
 
 
 def whole(folder: Path) -> list[tuple[int, Path]]:
     """The checkpoints of a folder that were written to their end, oldest first."""
-    if not folder.is_dir():
-        return []
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.match(path.name)) and files.read_manifest(path)]
-    return sorted(found)
+    return [(step, path) for step, path in _there(folder, "step") if files.read_manifest(path)]
 
 
-def load(path: Path) -> Checkpoint:
+def check_room(folder: Path, optimizer: AdamW, state: Mapping[str, Any], *, keep: int = 2) -> None:
+    """Looks before the first step whether a checkpoint can be written at all.
+
+    Raises:
+        DiskFullError: it cannot; nothing was done yet.
+    """
+    files.sweep(folder)
+    needed = size(optimizer, state)
+    if files.free(folder) + _bytes(_surplus(folder, None, keep)) < needed:
+        files.check_room(folder, needed, "a checkpoint")
+
+
+def _surplus(folder: Path, step: int | None, keep: int) -> list[Path]:
+    """The older checkpoints that a save at `step` removes at its end; never the newest, and none where the newest is not sound."""
+    older = [path for number, path in whole(folder) if step is None or number < step]
+    surplus = older[: -max(1, keep - 1)]
+    return surplus if surplus and _sound(older[-1]) else []
+
+
+def _bytes(folders: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
+
+
+def _make_room(folder: Path, step: int, needed: int, keep: int) -> None:
+    """Where there is no room beside the older checkpoints, those that this save removes at its end go before it, if that helps."""
+    files.sweep(folder)
+    there = files.free(folder)
+    if there < needed:
+        surplus = _surplus(folder, step, keep)
+        if there + _bytes(surplus) >= needed:
+            for path in surplus:
+                files.remove(path)
+
+
+def _sound(path: Path) -> bool:
+    try:
+        files.verify(path)
+    except (CheckpointError, OSError):
+        return False
+    return True
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    kept = [path for number, path in whole(folder) if number <= step][-max(1, keep) :]
+    named = {(files.read_manifest(path) or {}).get("best") for path in kept}
+    for _, path in _there(folder, "step"):
+        if path not in kept:
+            files.remove(path)
+    for number, path in _there(folder, "best"):
+        if number not in named:
+            files.remove(path)
+
+
+def load(path: Path, *, needs: Iterable[str] = ()) -> Checkpoint:
     """Reads a checkpoint after checking every digest.
+
+    Args:
+        needs: entries of the state that the run cannot go on without.
 
     Raises:
         CheckpointError: something in it is missing or was changed.
+        FormatError: a newer lexloom wrote it.
     """
-    files.verify(path)
-    state = files.read_json(path / "state.json", kind="checkpoint state")
-    files.check_format(state, path / "state.json")
-    return Checkpoint(state["step"], load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors"), state)
+    manifest = files.verify(path)
+    for name in (MODEL, OPTIMIZER, STATE):
+        if name not in manifest["files"]:
+            raise CheckpointError("a file is missing", expected=name, where=str(path))
+    state = files.read_json(path / STATE, kind="checkpoint state")
+    files.check_format(state, path / STATE)
+    for name in ("step", "optimizer_steps", *needs):
+        if name not in state:
+            raise CheckpointError("an entry of the state is missing", expected=name, where=str(path / STATE))
+    if (match := _NAME.match(path.name)) and int(match[2]) != state["step"]:
+        raise CheckpointError("the state is of another step", expected=match[2], got=str(state["step"]), where=str(path / STATE))
+    masters, moments = _tensors(path / MODEL), _tensors(path / OPTIMIZER)
+    best = manifest.get("best")
+    if best is None and "best" not in manifest:  # of the first version, which kept them under one name
+        best = (files.read_manifest(path.parent / "best") or {}).get("step")
+    return Checkpoint(state["step"], masters, moments, state, None if best is None else Best(best))
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is sound, and a line for each damaged one that was passed over."""
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError("these tensors cannot be read", got=str(error)[:200], where=str(path)) from None
+
+
+def latest(folder: Path, *, needs: Iterable[str] = ()) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is sound, its best weights too, and a line for each damaged one that was passed over.
+
+    Where none has sound best weights, and they are not there at all, the newest goes on without: its `best` is None.
+
+    Raises:
+        FormatError: a newer lexloom wrote it.
+        CheckpointError: of all that checkpoints need only the best weights are damaged.
+    """
     complaints: list[str] = []
-    for _, path in reversed(whole(folder)):
+    needs, without = tuple(needs), None
+    for _, path in reversed(_there(folder, "step")):
+        if not (path / files.MANIFEST).is_file():
+            continue
         try:
-            return load(path), complaints
-        except (CheckpointError, FormatError, KeyError) as error:
+            found = load(path, needs=needs)
+            without = without or found
+            if found.best is not None:
+                files.verify(_best_place(folder, found.best.step))
+            return found, complaints
+        except (CheckpointError, OSError) as error:
             complaints.append(f"passed over a damaged checkpoint: {error}")
-    return None, complaints
+    return _without_best(folder, without), complaints
+
+
+def _without_best(folder: Path, found: Checkpoint | None) -> Checkpoint | None:
+    """Training for hours is not thrown away for the weights of one evaluation, nor these in silence."""
+    if found is None or found.best is None:
+        return None
+    place = _best_place(folder, found.best.step)
+    if place.exists():
+        raise CheckpointError(
+            f"the weights of the best evaluation are damaged, those of step {found.step:,} are sound",
+            where=str(place),
+            hint="put the folder back from a copy, or remove it: then the best of the evaluations to come is kept",
+        )
+    found.best = None
+    return found
+
+
+def load_best(folder: Path, step: int) -> dict[str, Tensor]:
+    """The weights of the best evaluation, which was at `step`.
+
+    Raises:
+        CheckpointError: they are missing or were changed.
+    """
+    path = _best_place(folder, step)
+    files.verify(path)
+    return _tensors(path / MODEL)
+
+
+def _best_place(folder: Path, step: int) -> Path:
+    path, before = _place(folder, "best", step), folder / "best"  # the name that the first version gave them
+    if not path.is_dir() and (files.read_manifest(before) or {}).get("step") == step:
+        return before
+    return path
 
 
 def restore(optimizer: AdamW, checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights and moments into the optimizer and, through it, into the network."""
+    """Puts a checkpoint's weights and moments into the optimizer and, through it, into the network.
+
+    Raises:
+        CheckpointError: they are of another network or another optimizer.
+    """
+    odd = sorted(set(optimizer.state()) ^ set(checkpoint.moments))
+    if odd and set(optimizer.masters) == set(checkpoint.masters):
+        raise CheckpointError("the optimizer's state in this checkpoint is not this optimizer's", got=", ".join(odd[:5]))
     optimizer.load(checkpoint.masters, checkpoint.moments, checkpoint.state["optimizer_steps"])

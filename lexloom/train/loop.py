@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +15,7 @@ from torch import Tensor
 from lexloom.batch import Batch
 from lexloom.errors import LexloomError
 from lexloom.train.optim import AdamW
+from lexloom.train.parallel import ALONE, World
 
 
 class Source(Protocol):
@@ -24,8 +26,8 @@ class Source(Protocol):
         """How many steps there are in all."""
         ...
 
-    def batches(self, step: int) -> list[Batch]:
-        """The micro-batches of a step: a function of the step alone."""
+    def batches(self, step: int, part: int = 0, parts: int = 1) -> list[Batch]:
+        """The micro-batches of a step: a function of the step alone. Of `parts` processes, number `part` does every `parts`-th."""
         ...
 
 
@@ -42,6 +44,26 @@ class StepInfo:
     seconds: float  # of the step, waiting for data included
 
 
+class NotFinite(LexloomError):
+    """A step whose loss or gradient is not finite; it left the weights as they were.
+
+    Attributes:
+        step: its number, from 0.
+        losses: the mean of each part.
+        parameters: those whose gradient is not finite; none where only the loss is not.
+    """
+
+    def __init__(self, step: int, parts: Mapping[str, float], norm: float, parameters: Sequence[str]) -> None:
+        losses = ", ".join(f"{part} {value:.4g}" for part, value in parts.items())
+        of = f" in {', '.join(parameters[:3])}{' …' if len(parameters) > 3 else ''}" if parameters else ""
+        super().__init__(
+            f"the loss or its gradient is not finite at step {step + 1}",
+            got=f"{losses}; gradient norm {norm}{of}",
+            hint="a lower learning_rate or a longer warmup; the last checkpoint is whole",
+        )
+        self.step, self.losses, self.parameters = step, dict(parts), list(parameters)
+
+
 def fit(
     step: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
     weights: Mapping[str, float],
@@ -51,11 +73,12 @@ def fit(
     *,
     start: int = 0,
     device: str = "cpu",
+    world: World = ALONE,
 ) -> Iterator[StepInfo]:
     """Trains from step `start` to the source's last one.
 
-    Each part's denominator is summed over the step's micro-batches before the first backward, so that cutting a batch
-    differently changes nothing.
+    Each part's denominator is summed over the step's micro-batches, in all processes, before the first backward, so that cutting a
+    batch differently changes nothing.
 
     Args:
         step: batch tensors -> {part: loss sum}.
@@ -63,15 +86,16 @@ def fit(
         rate: step number -> learning rate.
 
     Raises:
-        LexloomError: the loss or the gradient is not finite; the weights are left as they were.
+        NotFinite: the loss or the gradient is not finite; the weights are left as they were.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        coming = pool.submit(source.batches, start) if start < source.steps else None
+        mine = (world.rank, world.size)
+        coming = pool.submit(source.batches, start, *mine) if start < source.steps else None
         for number in range(start, source.steps):
             began = time.perf_counter()
-            batches = coming.result() if coming else source.batches(number)
-            coming = pool.submit(source.batches, number + 1) if number + 1 < source.steps else None
-            counts = summed(batches)
+            batches = coming.result() if coming else source.batches(number, *mine)
+            coming = pool.submit(source.batches, number + 1, *mine) if number + 1 < source.steps else None
+            counts = summed(batches, weights, world)
             sums = dict.fromkeys(weights, 0.0)
             for batch in batches:
                 found = step(batch.to(device).tensors)
@@ -80,25 +104,23 @@ def fit(
                 optimizer.collect()
                 for part in weights:
                     sums[part] += found[part].item()
-            parts = {part: sums[part] / (counts[part] or 1.0) for part in weights}
+            if not batches:
+                optimizer.collect()  # nothing to do here this time: zeros
+            world.add_(optimizer.sums)
+            *found_sums, tokens = world.total([*sums.values(), sum(int(batch["attention_mask"].sum()) for batch in batches)])
+            parts = {part: value / (counts[part] or 1.0) for part, value in zip(weights, found_sums, strict=True)}
             loss = sum(weights[part] * value for part, value in parts.items())
             norm = optimizer.norm()
-            if not (norm.isfinite() and torch.tensor(loss).isfinite()):
-                raise LexloomError(
-                    f"the loss or its gradient is not finite at step {number + 1}",
-                    got=f"loss {loss}, gradient norm {norm.item()}",
-                    hint="a lower learning_rate or a longer warmup; the last checkpoint is whole",
-                )
+            # Finite gradients, clipped, keep the moments finite too: nothing else has to be looked at.
+            if not (norm.isfinite() and math.isfinite(loss)):
+                bad = [name for name, gradient in optimizer.gradients.items() if not gradient.isfinite().all()]
+                raise NotFinite(number, parts, norm.item(), bad)
             learning_rate = rate(number)
             optimizer.step(learning_rate, norm)
-            tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-            yield StepInfo(number + 1, loss, parts, learning_rate, norm.item(), tokens, time.perf_counter() - began)
+            yield StepInfo(number + 1, loss, parts, learning_rate, norm.item(), int(tokens), time.perf_counter() - began)
 
 
-def summed(batches: Sequence[Batch]) -> dict[str, float]:
-    """Each part's denominator over all micro-batches."""
-    counts: dict[str, float] = {}
-    for batch in batches:
-        for part, count in batch.counts.items():
-            counts[part] = counts.get(part, 0.0) + count
-    return counts
+def summed(batches: Sequence[Batch], parts: Iterable[str], world: World = ALONE) -> dict[str, float]:
+    """Each part's denominator over all micro-batches of all processes."""
+    names = list(parts)
+    return dict(zip(names, world.total([sum(batch.counts.get(name, 0.0) for batch in batches) for name in names]), strict=True))

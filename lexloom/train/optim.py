@@ -58,6 +58,9 @@ def decays(name: str, parameter: Tensor) -> bool:
 class AdamW:
     """The one owner of fp32 masters, moments and accumulated gradients.
 
+    Attributes:
+        gradients: by name, parts of the one tensor `sums`, so that they can be added up over processes at once.
+
     Args:
         parameters: own name -> parameter of the network; those that need no gradient are left out.
     """
@@ -68,7 +71,9 @@ class AdamW:
         # Where the network computes in fp32 or fp64 its own tensors are the masters.
         self.masters = {n: p.data if p.dtype in (torch.float32, torch.float64) else p.data.float() for n, p in self.parameters.items()}
         self.moments = {n: (torch.zeros_like(m), torch.zeros_like(m)) for n, m in self.masters.items()}
-        self.gradients = {n: torch.zeros_like(m) for n, m in self.masters.items()}
+        self.sums = _flat(self.masters)
+        pieces = self.sums.split([m.numel() for m in self.masters.values()])
+        self.gradients = {n: piece.view(m.shape) for (n, m), piece in zip(self.masters.items(), pieces, strict=True)}
         self.steps = 0
         self.fresh = True  # nothing is accumulated yet: the next gradients overwrite
 
@@ -79,16 +84,33 @@ class AdamW:
                 master.copy_(masters[name])
         self._publish()
 
+    def restart(self, masters: Mapping[str, Tensor]) -> None:
+        """Back to the first step, from these weights."""
+        self.forget()
+        self.steps = 0
+        for first, second in self.moments.values():
+            first.zero_()
+            second.zero_()
+        self.adopt(masters)
+
     def collect(self) -> None:
         """Adds the network's gradients to the fp32 ones and clears them; once after each micro-batch's backward."""
         found = {n: p.grad for n, p in self.parameters.items() if p.grad is not None}
         sums, grads = [self.gradients[n] for n in found], list(found.values())
         if self.fresh:
-            torch._foreach_copy_(sums, grads)
-            torch._foreach_zero_([g for n, g in self.gradients.items() if n not in found] or [torch.empty(0)])
-        else:
+            for total, gradient in zip(sums, grads, strict=True):
+                total.copy_(gradient)
+            for name in self.gradients.keys() - found.keys():
+                self.gradients[name].zero_()
+        elif found:
             torch._foreach_add_(sums, [g.to(s.dtype) for g, s in zip(grads, sums, strict=True)])
         self.fresh = False
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def forget(self) -> None:
+        """Drops what was collected of a step that is not finished."""
+        self.fresh = True
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -160,3 +182,10 @@ class AdamW:
         for name, tensor in self.state().items():
             tensor.copy_(moments[name])
         self.steps = steps
+
+
+def _flat(masters: Mapping[str, Tensor]) -> Tensor:
+    """Room for a number for each weight."""
+    kinds = {(m.dtype, m.device) for m in masters.values()} or {(torch.float32, torch.device("cpu"))}
+    dtype, device = next(iter(kinds))
+    return torch.zeros(sum(m.numel() for m in masters.values()), dtype=dtype, device=device)

@@ -7,8 +7,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from lexloom.compute import ComputeConfig
-from lexloom.config import Count
+from lexloom.config import Count, Duration
 from lexloom.train.optim import OptimizerConfig
+
+AMOUNTS = ("epochs", "steps", "tokens", "budget", "until")
 
 
 class TrainConfig(OptimizerConfig, ComputeConfig):
@@ -17,6 +19,8 @@ class TrainConfig(OptimizerConfig, ComputeConfig):
     steps: Count | None = None
     tokens: Count | None = None
     epochs: float | None = None
+    budget: Duration | None = Field(None, gt=0)  # as many steps as fit into this time
+    until: str | None = Field(None, pattern=r"^([01]?\d|2[0-3]):[0-5]\d$")  # the same, by the clock
     batch_tokens: Count = 16384
     micro_batch_tokens: Count = 4096
     evaluate_every: Count | None = None
@@ -26,11 +30,17 @@ class TrainConfig(OptimizerConfig, ComputeConfig):
     checkpoints: Count = 2
     dropout: float | None = Field(None, ge=0, lt=1)  # in this stage, in the place of the model's own
 
+    @property
+    def timed(self) -> bool:
+        """Whether the steps are those that fit into a time."""
+        return self.budget is not None or self.until is not None
+
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
-        given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"one of steps, tokens and epochs, not {' and '.join(given)}")
+        given = [name for name in AMOUNTS if getattr(self, name) is not None]
+        default = self.epochs is not None and "epochs" not in self.model_fields_set and self.timed  # of fine-tuning
+        if len(given) - default > 1:
+            raise ValueError(f"one of {', '.join(AMOUNTS)}, not {' and '.join(given)}")
         if self.batch_tokens < 1 or self.micro_batch_tokens < 1:
             raise ValueError("batch_tokens and micro_batch_tokens of at least 1")
         return self

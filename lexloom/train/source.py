@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,10 +41,14 @@ class Phase:
 
 
 class PackedSource:
-    """Packed rows, phase by phase, each epoch in an order of its own."""
+    """Packed rows, phase by phase, each epoch in an order of its own.
+
+    Attributes:
+        cut: into how many each micro-batch is cut again, where memory is short; the step's rows stay what they are.
+    """
 
     def __init__(self, phases: Sequence[Phase], objective: Objective, *, seed: int) -> None:
-        self.phases, self.objective, self.seed = list(phases), objective, seed
+        self.phases, self.objective, self.seed, self.cut = list(phases), objective, seed, 1
         self.orders = [Order(len(phase.packing), seed) for phase in phases]
 
     @property
@@ -51,19 +56,41 @@ class PackedSource:
         """Over all phases."""
         return sum(phase.steps for phase in self.phases)
 
-    def batches(self, step: int) -> list[Batch]:
-        """The micro-batches of a step; all of one shape."""
+    def resize(self, steps: int) -> None:
+        """Another number of steps; phases keep their shares of them."""
+        ends = np.cumsum([phase.steps for phase in self.phases]) * steps / self.steps
+        borders = [0, *(round(end) for end in ends.tolist())]
+        self.phases = [replace(phase, steps=b - a) for phase, (a, b) in zip(self.phases, pairwise(borders), strict=True)]
+
+    def batches(self, step: int, part: int = 0, parts: int = 1) -> list[Batch]:
+        """The micro-batches of a step, all of one shape; see `Source`."""
         for phase, order in zip(self.phases, self.orders, strict=True):
             if step < phase.steps:
                 epochs, ids = order.batch_rows(step, phase.rows)
                 row_keys = keys.key(self.seed, "row", phase.length, epochs, ids)
-                starts = range(0, phase.rows, phase.micro)
-                return [self._batch(phase, ids[a : a + phase.micro], row_keys[a : a + phase.micro]) for a in starts]
+                micro = smallest(phase.micro // self.cut, phase.rows, parts)
+                starts = range(0, phase.rows, micro)[part::parts]
+                return [self._batch(phase, ids[a : a + micro], row_keys[a : a + micro], micro) for a in starts]
             step -= phase.steps
         raise IndexError(f"this source has {self.steps} steps")
 
-    def _batch(self, phase: Phase, ids: np.ndarray, row_keys: keys.Keys) -> Batch:
-        return self.objective.collate(phase.packing.rows(ids), row_keys, length=phase.length, size=phase.micro)
+    @property
+    def shapes(self) -> int:
+        """How many shapes its batches have: each is compiled for itself."""
+        return len(self.phases)
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest micro-batch."""
+        return max(max(1, phase.micro // self.cut) for phase in self.phases)
+
+    def _batch(self, phase: Phase, ids: np.ndarray, row_keys: keys.Keys, micro: int) -> Batch:
+        return self.objective.collate(phase.packing.rows(ids), row_keys, length=phase.length, size=micro)
+
+
+def smallest(micro: int, rows: int, parts: int) -> int:
+    """Rows of a micro-batch: no more than `micro`, and so few that each of `parts` processes has some where there are enough."""
+    return max(1, min(micro, -(-rows // parts)))
 
 
 def fixed_batches(
@@ -86,18 +113,35 @@ class LabelledSource:
     """
 
     def __init__(self, rows: Sequence[Row], objective: Objective, plan: BucketPlan, *, epochs: float, seed: int, micro_tokens: int) -> None:
-        self.rows, self.objective, self.plan, self.seed, self.micro_tokens = rows, objective, plan, seed, micro_tokens
+        self.rows, self.objective, self.plan, self.seed, self.micro_tokens, self.cut = rows, objective, plan, seed, micro_tokens, 1
         self.steps = max(1, round(epochs * plan.batches_per_epoch))
 
-    def batches(self, step: int) -> list[Batch]:
-        """The micro-batches of a step."""
+    @property
+    def shapes(self) -> int:
+        """How many shapes its batches have: each is compiled for itself."""
+        return len(self.plan.edges)
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest micro-batch."""
+        return max(self._micro(size, edge) for size, edge in zip(self.plan.sizes, self.plan.edges, strict=True))
+
+    def resize(self, steps: int) -> None:
+        """Another number of steps."""
+        self.steps = steps
+
+    def _micro(self, size: int, length: int) -> int:
+        return max(1, min(size, self.micro_tokens // length) // self.cut)
+
+    def batches(self, step: int, part: int = 0, parts: int = 1) -> list[Batch]:
+        """The micro-batches of a step; see `Source`."""
         epoch, place = divmod(step, self.plan.batches_per_epoch)
         planned = self.plan.batch(epoch, place)
-        micro = max(1, min(planned.size, self.micro_tokens // planned.length))
+        micro = smallest(self._micro(planned.size, planned.length), planned.size, parts)
         row_keys = keys.key(self.seed, "row", epoch, planned.rows)
         return [
             self._batch(planned.rows[a : a + micro], row_keys[a : a + micro], planned.length, micro)
-            for a in range(0, max(1, len(planned.rows)), micro)
+            for a in range(0, max(1, len(planned.rows)), micro)[part::parts]
         ]
 
     def _batch(self, ids: np.ndarray, row_keys: keys.Keys, length: int, size: int) -> Batch:

@@ -26,6 +26,11 @@ class Step(nn.Module):
         self.network = network
         self.objective = objective
 
+    def named(self) -> dict[str, nn.Parameter]:
+        """Every parameter by name: the network's by their own, those of an objective's modules after `objective.`."""
+        own = dict(self.network.named_parameters())
+        return own | {name: p for name, p in self.named_parameters() if name.startswith("objective.")}
+
     def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Runs forward and returns the sums; dropout is on where the batch carries `row_keys`."""
         output = self.network.backbone(tensors)

@@ -56,6 +56,19 @@ def test_learning_took_place(done: Path) -> None:
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
+def test_the_recipe_that_a_run_keeps_finds_it_finished(done: Path) -> None:
+    plan = recipe.read(done / "recipe.yaml")
+    assert {stage["what"] for stage in Run(plan, done, Console(quiet=True)).dry()} == {"is reused"}
+
+
+def test_the_code_of_an_extension_counts(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, f"extensions: [mine.py]\n{tiny.RECIPE}")
+    (tmp_path / "mine.py").write_text("ONE = 1\n")
+    before = Run(recipe.read(path), tmp_path / "run", Console(quiet=True)).code()
+    (tmp_path / "mine.py").write_text("ONE = 2\n")
+    assert before and Run(recipe.read(path), tmp_path / "run", Console(quiet=True)).code() != before
+
+
 def test_a_finished_run_is_reused(done: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*.safetensors")}
     lexloom.run(done.parent / "recipe.yaml", out=done)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lexloom import keys
 from lexloom.batch import Batch
@@ -38,9 +39,9 @@ class Cut:
     def __init__(self, objective: MaskedLM, micro: int, steps: int = 5) -> None:
         self.objective, self.micro, self.steps = objective, micro, steps
 
-    def batches(self, step: int) -> list[Batch]:
+    def batches(self, step: int, part: int = 0, parts: int = 1) -> list[Batch]:
         ids = np.arange(12)
-        cuts = [ids[a : a + self.micro] for a in range(0, 12, self.micro)]
+        cuts = [ids[a : a + self.micro] for a in range(0, 12, self.micro)][part::parts]
         return [self.objective.collate(rows(cut), keys.key(1, step, cut), length=20, size=self.micro) for cut in cuts]
 
 
@@ -86,3 +87,27 @@ def test_what_is_not_finite_never_reaches_the_weights(value: float) -> None:
             seen.append({name: master.clone() for name, master in optimizer.masters.items()})
     assert len(seen) == 2
     assert all(torch.equal(master, seen[-1][name]) for name, master in optimizer.masters.items())
+
+
+class Weighted(MaskedLM, nn.Module):
+    """Masked LM with a module of its own: a learned factor of the loss."""
+
+    def __init__(self, config: MaskedLMConfig, vocabulary: Vocabulary) -> None:
+        nn.Module.__init__(self)
+        MaskedLM.__init__(self, config, vocabulary)
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def loss(self, output: Any, batch: Any, heads: Any) -> dict[str, Tensor]:
+        return {part: value * self.factor.sum() for part, value in super().loss(output, batch, heads).items()}
+
+
+def test_modules_of_an_objective_are_trained_along() -> None:
+    objective = Weighted(MaskedLMConfig(rate=0.3), VOCABULARY)
+    network = Network.build(Bert, Bert.Config.read(dict(Bert.TINY)), {"masked-lm"}, seed=1)
+    step = Step(network, objective)
+    assert set(step.named()) == {name for name, _ in network.named_parameters()} | {"objective.factor"}
+    optimizer = AdamW(step.named().items(), OptimizerConfig(weight_decay=0.0))
+    for _ in fit(step, objective.parts, optimizer, Cut(objective, 12), lambda _: 1e-2):
+        pass
+    assert objective.factor.item() < 0.97
+    assert torch.equal(optimizer.masters["objective.factor"], objective.factor.data)

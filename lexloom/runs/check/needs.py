@@ -207,8 +207,8 @@ def step_seconds(network: Network, objective: Objective, *, rows: int, length: i
 
 
 def stage_bytes(parameters: int, train: TrainConfig) -> int:
-    """What a trained stage writes: checkpoints, one more while it is written, the best weights, the bundle."""
-    return parameters * (12 * (train.checkpoints + 1) + (4 if train.keep == "best" else 0) + 4)
+    """What a trained stage writes: checkpoints, one more while it is written, the best weights of each, the bundle."""
+    return parameters * (12 * (train.checkpoints + 1) + (4 * (train.checkpoints + 1) if train.keep == "best" else 0) + 4)
 
 
 def report_memory(name: str, found: Memory, device: str, micro_batch_tokens: int, findings: Findings, where: str) -> None:

@@ -209,7 +209,10 @@ class _Phase:
         disk.append((f"{self.name}: checkpoints and bundle", needs.stage_bytes(parts.total, self.train)))
         self._pairs(text)
         self._often(steps, text)
-        if timed:
+        if self.train.timed:
+            until = f"until {self.train.until}" if self.train.until else f"for {duration(self.train.budget or 0)}"
+            self.findings.add("fact", "hours", self.where, f"{self.name} trains {until}; its steps are those that fit")
+        elif timed:
             self._hours(steps, chosen)
         return [{"phase": self.name, **each} for each in steps]
 

@@ -1,0 +1,99 @@
+"""Several processes that train one network: each does its share of a step's micro-batches, gradients are added up, all take the same step.
+
+Processes are started by `torchrun` (or `--devices`, which calls it) and talk through `torch.distributed`: gloo on CPUs, NCCL on GPUs. The
+batch of a step is planned as if there were one process; which of them does what changes nothing but the order of the sums. Gradients are
+added in fp32, once a step, after all micro-batches: that is less traffic than one exchange a backward, and rounds less.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lexloom.errors import ConfigError
+
+WAIT = timedelta(hours=24)
+"""The first process may prepare a corpus, or evaluate, for hours while the others wait."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, as one of them sees them.
+
+    Attributes:
+        rank: this one, from 0. size: how many there are. device: where this one computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str = "auto"
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that reads, writes and speaks."""
+        return self.rank == 0
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each value added up over all processes, in double precision; the same bits everywhere."""
+        if self.size == 1:
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64, device=_cuda(self.device))
+        dist.all_reduce(found)
+        return [float(value) for value in found.tolist()]
+
+    def add_(self, tensor: Tensor) -> None:
+        """Replaces a tensor by its sum over all processes."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process."""
+        return self.total([float(flag)])[0] > 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = World()
+
+
+def asked() -> int:
+    """How many processes `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if dist.is_available() else 1
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The processes that `torchrun` started, connected; one alone without it.
+
+    Raises:
+        ConfigError: there are more processes than GPUs on this machine.
+    """
+    if asked() == 1:
+        yield ALONE
+        return
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if gpus and local >= gpus:
+        raise ConfigError("more processes than GPUs", expected=f"at most {gpus} on this machine", got=f"process {local + 1}")
+    device = f"cuda:{local}" if gpus else "cpu"
+    if gpus:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if gpus else "gloo", timeout=WAIT)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), device)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def _cuda(device: str) -> str:
+    return device if device.startswith("cuda") else "cpu"

@@ -1,0 +1,51 @@
+"""Two and three processes take the steps that one takes: ragged rows, rows that do not divide, a process with nothing to predict."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import tiny
+
+# rows a step, rows a micro-batch, dtype, steps
+CASES = [[12, 4, "float64", 50], [7, 3, "float64", 10], [1, 8, "float64", 6], [12, 12, "float32", 1], [5, 2, "float32", 1]]
+
+
+def run(processes: int, out: Path) -> list[list[dict[str, Any]]]:
+    """What each process found: a list over the cases."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, str(Path(__file__).with_name("worker.py")), str(out), json.dumps(CASES)]
+    done = subprocess.run(
+        command, cwd=tiny.ROOT, env={**tiny.ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(path.read_text()) for path in sorted(out.glob(f"rank-*-of-{processes}.json"))]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run(1, tmp_path_factory.mktemp("alone"))[0]
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_several_processes_take_the_steps_of_one(processes: int, alone: list[dict[str, Any]], tmp_path: Path) -> None:
+    ranks = run(processes, tmp_path)
+    assert len(ranks) == processes
+    for case, expected, *found in zip(CASES, alone, *ranks, strict=True):
+        for other in found[1:]:
+            assert other == found[0], "the processes differ from each other"
+        assert [tokens for _, _, tokens in found[0]["losses"]] == [tokens for _, _, tokens in expected["losses"]]
+        gradients, weights = (np.array([found[0][name], expected[name]]) for name in ("gradient", "weights"))
+        scale = np.abs(gradients[1]).max()
+        if case[2] == "float32":
+            assert np.abs(gradients[0] - gradients[1]).max() <= 1e-6 * scale
+            assert found[0]["losses"][0][0] == pytest.approx(expected["losses"][0][0], rel=1e-6)
+        else:
+            assert np.abs(weights[0] - weights[1]).max() <= 1e-9
+            assert np.allclose(found[0]["losses"], expected["losses"], rtol=0, atol=1e-9)
