@@ -26,6 +26,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
+Devices = Annotated[str | None, typer.Option("--devices", help="Processes that pre-train together: all (one a GPU), or a number.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe name> if not given.")]
 Seed = Annotated[int, typer.Option(help="Everything random is a function of it.")]
 Stage = Annotated[str | None, typer.Option(help="pretrain, finetune/NAME, or a training below it.")]
@@ -36,12 +37,26 @@ def _console(quiet: bool, verbose: bool, json: bool) -> Console:
     return Console(quiet=quiet, verbose=verbose, json=json)
 
 
+def _several(devices: str | None) -> None:
+    """Starts this very command in several processes, where that is asked for, and ends with their exit status."""
+    if devices is None:
+        return
+    from lexloom.train.parallel import launched
+
+    arguments = sys.argv[1:]
+    place = next(i for i, word in enumerate(arguments) if word.startswith("--devices"))
+    status = launched(devices, arguments[:place] + arguments[place + (1 if "=" in arguments[place] else 2) :])
+    if status is not None:
+        raise typer.Exit(status)
+
+
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     set_: Settings = None,
     out: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which stages would run and why; write nothing.")] = False,
+    devices: Devices = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -49,6 +64,8 @@ def run(
     """Run a recipe: all stages; finished ones are reused, an interrupted one resumes."""
     from lexloom.runs import verbs
 
+    if not dry_run:
+        _several(devices)
     console = _console(quiet, verbose, json)
     found = verbs.run(recipe, out=out, settings=set_ or [], dry_run=dry_run, console=console)
     if isinstance(found, list):
@@ -114,6 +131,7 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     set_: Settings = None,
     out: Out = None,
+    devices: Devices = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -121,6 +139,7 @@ def pretrain(
     """Run a recipe up to the end of pre-training; the model is RUN/bundle."""
     from lexloom.runs import verbs
 
+    _several(devices)
     console = _console(quiet, verbose, json)
     _show_run(console, verbs.pretrain(recipe, out=out, settings=set_ or [], console=console))
 
@@ -307,6 +326,8 @@ def _block(settings: list[str] | None) -> dict[str, Any]:
 def _show_run(console: Console, folder: Path) -> None:
     from lexloom.runs.report import text_report
 
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes tells
     console.result({"run": str(folder)}, text_report(folder))
 
 

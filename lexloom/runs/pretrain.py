@@ -19,6 +19,7 @@ from lexloom.models.base import Network
 from lexloom.objectives.base import Objective, Vocabulary
 from lexloom.runs import components
 from lexloom.runs.failure import documents
+from lexloom.runs.following import Following
 from lexloom.runs.origin import visits
 from lexloom.runs.run import Run, Work, tokenizer_report
 from lexloom.runs.stage import Stage, content, pathless
@@ -30,6 +31,7 @@ from lexloom.text.shards import Shards, Split, write_shards
 from lexloom.text.tokenizer import Tokenizer, extend, propose_words
 from lexloom.train.alarms import Alarms, repeated, repetition
 from lexloom.train.evaluate import mean_losses
+from lexloom.train.parallel import ALONE, World
 from lexloom.train.settings import PretrainConfig
 from lexloom.train.source import PackedSource, Phase, fixed_batches
 
@@ -96,9 +98,9 @@ def phase_work(run: Run, i: int) -> Work:
     stage = Stage(name, run.path(name), depends, trained=True)
 
     def make() -> None:
-        pretrain(stage.folder, *phase_inputs(run, i), run.console)
+        pretrain(stage.folder, *phase_inputs(run, i), run.console, run.world)
 
-    return Work(stage, make)
+    return Work(stage, make, together=True)
 
 
 def phase_inputs(run: Run, i: int) -> tuple[components.Phase, Inputs]:
@@ -138,19 +140,21 @@ class Inputs:
     seed: int
 
 
-def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Console) -> Path:
-    """Runs one phase in `folder` and writes `folder/bundle` and `folder/summary.json`.
+def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Console, world: World = ALONE) -> Path:
+    """Runs one phase in `folder` and writes `folder/bundle` and `folder/summary.json`; the first of several processes does the writing.
 
     Raises:
         DataError: the corpus is too small for one step.
         Interrupted: a signal came; the checkpoint is saved.
     """
-    training, inputs = build(folder, phase, inputs, console)
+    training, inputs = build(folder, phase, inputs, console, kind=Training if world.first else Following, world=world)
     network, objective, source = training.network, training.objective, training.source
     assert isinstance(source, PackedSource)
     training.alarms = _alarms(source, inputs, console)
     training.where = lambda step: [documents(visit) for visit in visits(source, step)]
     trained = training.run()
+    if not world.first:
+        return folder / "bundle"
     install(network, trained.masters)
     longest = max(phase.train.lengths)
     bundle = _bundle(network, inputs, longest)
@@ -162,7 +166,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
 
 
 def build(
-    folder: Path, phase: components.Phase, inputs: Inputs, console: Console, *, kind: type[Training] = Training
+    folder: Path, phase: components.Phase, inputs: Inputs, console: Console, *, kind: type[Training] = Training, world: World = ALONE
 ) -> tuple[Training, Inputs]:
     """The training of a phase, ready to run, and its inputs, without a validation split that gives no row.
 
@@ -188,6 +192,7 @@ def build(
         console,
         validate=_validate(inputs, objective, phase),
         title="pre-training",
+        world=world,
     )
     return training, inputs
 

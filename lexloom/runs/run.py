@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
@@ -17,15 +17,19 @@ from lexloom.runs.stage import Stage, content
 from lexloom.text.corpus import Corpus
 from lexloom.text.tokenizer import Tokenizer, train_tokenizer
 
+if TYPE_CHECKING:
+    from lexloom.train.parallel import World
+
 SAMPLES, SAMPLE_CHARACTERS = 3, 300
 
 
 @dataclass
 class Work:
-    """A stage with what makes it."""
+    """A stage with what makes it; `together`: by all processes, where there are several, not by the first alone."""
 
     stage: Stage
     make: Callable[[], None]
+    together: bool = False
 
 
 class Run:
@@ -40,6 +44,7 @@ class Run:
     def __init__(self, plan: Plan, folder: Path, console: Console, *, only: str | None = None, flat: str | None = None) -> None:
         self.plan, self.recipe, self.folder, self.console = plan, plan.recipe, folder, console
         self.only, self.flat = only, flat
+        self.world: World  # the processes that run this recipe, while it runs
 
     def path(self, name: str) -> Path:
         """The folder of a stage."""
@@ -59,20 +64,35 @@ class Run:
         from lexloom import compute
         from lexloom.runs.components import settle
         from lexloom.runs.report import write_report
+        from lexloom.train.parallel import joined
 
         settle(self.plan)
-        with files.locked(self.folder):
-            self._write_recipe()
-            files.write_json(self.folder / "environment.json", compute.environment())
-            for work in self.works():
-                if work.stage.begin(self.console):
-                    work.make()
-                    work.stage.end()
-                if self.only is not None and work.stage.name == self.only:
-                    break
-            report = write_report(self.folder)
+        with joined() as self.world:
+            if not self.world.first:
+                self.console = Console(quiet=True)
+                self._make()
+                return self.folder
+            with files.locked(self.folder):
+                self._write_recipe()
+                files.write_json(self.folder / "environment.json", compute.environment())
+                self._make()
+                report = write_report(self.folder)
         self.console.say(f"report: {report}")
         return self.folder
+
+    def _make(self) -> None:
+        """The stages in order. The first process decides what there is to do, and does what is not trained alone."""
+        world = self.world
+        world.wait()
+        for work in self.works():
+            if world.any(world.first and work.stage.begin(self.console)):
+                if world.first or work.together:
+                    work.make()
+                if world.first:
+                    work.stage.end()
+            world.wait()
+            if self.only is not None and work.stage.name == self.only:
+                break
 
     def dry(self) -> list[dict[str, str]]:
         """Each stage, whether it would run, and why; nothing is written."""

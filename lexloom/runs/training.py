@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from lexloom import files
 from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, choose
 from lexloom.console import Console, duration
-from lexloom.errors import CheckpointError, DiskFullError, Interrupted
+from lexloom.errors import CheckpointError, ConfigError, DiskFullError, Interrupted
 from lexloom.models.base import Network
 from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
@@ -28,6 +29,7 @@ from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
 from lexloom.train.loop import NotFinite, Source, StepInfo, fit
 from lexloom.train.optim import AdamW, rate
+from lexloom.train.parallel import ALONE, World
 from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step, prepared
 
@@ -65,6 +67,7 @@ class Training:
         network: in fp32; while training it is cast to the dtype that was chosen.
         validate: evaluates the network, or None.
         trainable: own names of the parameters to train; all where None.
+        world: the processes that train together. This one is the first of them: it writes, evaluates and decides.
     """
 
     def __init__(
@@ -79,11 +82,14 @@ class Training:
         validate: Callable[[Network], Validation] | None = None,
         trainable: Callable[[str], bool] | None = None,
         title: str = "training",
+        world: World = ALONE,
     ) -> None:
-        self.born = time.perf_counter()
+        self.born, self.world = time.perf_counter(), world
         self.folder, self.network, self.objective, self.source = folder, network, objective, source
         self.config, self.console, self.validate, self.title = config, console, validate, title
-        self.compute = self._compute()
+        self.compute = self._on_device(self._compute())
+        if world.first:
+            world.wait()  # the others read what was chosen here
         self.module = Step(network, objective)
         for name, parameter in self.module.named().items():
             parameter.requires_grad_(trainable is None or trainable(name))
@@ -117,6 +123,9 @@ class Training:
         files.write_json(path, {"format": files.FORMAT, **chosen.plain()})
         self.console.say(f"{self.title}: {chosen.line()}")
         return chosen
+
+    def _on_device(self, chosen: Compute) -> Compute:
+        return replace(chosen, device=self.world.device) if self.world.size > 1 else chosen
 
     def _resume(self) -> int:
         found, complaints = checkpoint.latest(self.folder / "checkpoints", needs=("best", "waited", "tokens", "seconds"))
@@ -163,7 +172,10 @@ class Training:
                 log.write(line)
                 progress.update(info.step, loss=info.loss, tokens_per_second=info.tokens / info.seconds)
                 patient = self.config.patience is None or self.state["waited"] < self.config.patience
-                last = ended or not patient or stop.number is not None
+                halt = self.world.any(not patient or stop.number is not None)
+                if halt and patient and stop.number is None:
+                    stop.number = signal.SIGTERM  # it came to another process
+                last = ended or halt
                 if last or self._save_due(info.step, saved):
                     log.sync()
                     self._save(info.step, last=last)
@@ -185,7 +197,13 @@ class Training:
         )
 
     def _make_plan(self) -> None:
-        """Times a few steps, then puts everything back to where it was."""
+        """Times a few steps, then puts everything back to where it was.
+
+        Raises:
+            ConfigError: there are several processes, which would each time their own.
+        """
+        if self.world.size > 1:
+            raise ConfigError("a time budget is for one process", got=f"{self.world.size} processes", hint="set tokens, or steps")
         masters = self._masters()
         with closing(self._steps()) as steps:
             step_seconds = budget.timed(lambda: next(steps))
@@ -244,7 +262,7 @@ class Training:
             return rate(config.model_copy(update={"decay": (plan.steps - plan.fall) / plan.steps}), step, plan.steps)
 
         step, weights, device = self.step, self.objective.parts, self.compute.device
-        return fit(step, weights, self.optimizer, self.source, learning_rate, start=self.begin, device=device)
+        return fit(step, weights, self.optimizer, self.source, learning_rate, start=self.begin, device=device, world=self.world)
 
     def _watched(self) -> Iterator[StepInfo]:
         """The steps; one that does not fit into memory is done again in smaller micro-batches, its rows staying what they are."""
@@ -260,7 +278,7 @@ class Training:
             except NotFinite as error:
                 raise kept(error, self.folder, self.module, self.source, self.where) from None
             except (RuntimeError, MemoryError) as error:
-                if not (out_of_memory(error) and self._cut()):
+                if self.world.size > 1 or not (out_of_memory(error) and self._cut()):
                     raise
 
     def _cut(self) -> bool:

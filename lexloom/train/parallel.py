@@ -8,6 +8,8 @@ added in fp32, once a step, after all micro-batches: that is less traffic than o
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,3 +99,32 @@ def joined() -> Iterator[World]:
 
 def _cuda(device: str) -> str:
     return device if device.startswith("cuda") else "cpu"
+
+
+def wanted(devices: str | None) -> int:
+    """How many processes `--devices` asks for on this machine: `all` is one a GPU, one where there is none.
+
+    Raises:
+        ConfigError: it is no number, or there are fewer GPUs.
+    """
+    gpus = torch.cuda.device_count()
+    if devices is None or devices == "all":
+        return max(1, gpus) if devices else 1
+    if not devices.isdecimal() or int(devices) < 1:
+        raise ConfigError("--devices is a number of processes, or all", got=devices)
+    if gpus and int(devices) > gpus:
+        raise ConfigError("there are fewer GPUs", expected=f"at most {gpus}", got=devices)
+    return int(devices)
+
+
+def launched(devices: str | None, arguments: Sequence[str]) -> int | None:
+    """Starts this command in several processes by `torchrun`, and gives its exit status; None where one process is all that is asked for.
+
+    Args:
+        arguments: of the command line, without `--devices`.
+    """
+    n = wanted(devices)
+    if n == 1 or asked() > 1:
+        return None
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "lexloom.cli"]
+    return subprocess.run([sys.executable, *start, *arguments], check=False).returncode

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lexloom.errors import ConfigError
+from lexloom.train.log import read
+from lexloom.train.parallel import wanted
 from tests import tiny
 
 # rows a step, rows a micro-batch, dtype, steps
@@ -49,3 +52,31 @@ def test_several_processes_take_the_steps_of_one(processes: int, alone: list[dic
         else:
             assert np.abs(weights[0] - weights[1]).max() <= 1e-9
             assert np.allclose(found[0]["losses"], expected["losses"], rtol=0, atol=1e-9)
+
+
+def test_a_recipe_runs_in_two_processes(tmp_path: Path) -> None:
+    recipe = tiny.write(tmp_path)
+    command = [*tiny.COMMAND, "pretrain", str(recipe), "--set", "pretrain.train.dtype=float32", "--set", "pretrain.train.steps=30"]
+    found = {}
+    for name, more in (("one", []), ("two", ["--devices", "2"])):
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / name), *more],
+            cwd=tiny.ROOT,
+            env={**tiny.ENVIRONMENT, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("was pre-trained to") == 1, "one process alone tells the result"
+        found[name] = [(line["step"], line["loss"], line["tokens"]) for line in read(tmp_path / name)]
+        assert (tmp_path / name / "bundle" / "model.safetensors").is_file() and (tmp_path / name / "report.html").is_file()
+    assert [step for step, _, _ in found["two"]] == list(range(1, 31))
+    assert np.allclose(found["one"], found["two"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("devices", ["0", "two", "-1"])
+def test_devices_is_a_number_or_all(devices: str) -> None:
+    with pytest.raises(ConfigError, match="--devices"):
+        wanted(devices)
+    assert wanted(None) == 1 and wanted("all") >= 1
