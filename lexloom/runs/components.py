@@ -99,7 +99,7 @@ def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[Le
     if all(getattr(train, name) is None for name in AMOUNTS):
         problems.append(
             ConfigError(
-                "how long to pre-train is missing", expected="tokens, steps, epochs, budget or until", where=plan.document.where(place)
+                "how long to pre-train is missing", expected=f"{', '.join(AMOUNTS[:-1])} or {AMOUNTS[-1]}", where=plan.document.where(place)
             )
         )
         return None

@@ -10,7 +10,7 @@ from lexloom.compute import ComputeConfig
 from lexloom.config import Count, Duration
 from lexloom.train.optim import OptimizerConfig
 
-AMOUNTS = ("epochs", "steps", "tokens", "budget", "until")
+AMOUNTS = ("tokens", "steps", "epochs", "budget", "until")
 
 
 class TrainConfig(OptimizerConfig, ComputeConfig):
@@ -40,7 +40,7 @@ class TrainConfig(OptimizerConfig, ComputeConfig):
         given = [name for name in AMOUNTS if getattr(self, name) is not None]
         default = self.epochs is not None and "epochs" not in self.model_fields_set and self.timed  # of fine-tuning
         if len(given) - default > 1:
-            raise ValueError(f"one of {', '.join(AMOUNTS)}, not {' and '.join(given)}")
+            raise ValueError(f"one of {', '.join(AMOUNTS[:-1])} and {AMOUNTS[-1]}, not {' and '.join(given)}")
         if self.batch_tokens < 1 or self.micro_batch_tokens < 1:
             raise ValueError("batch_tokens and micro_batch_tokens of at least 1")
         return self
