@@ -42,7 +42,7 @@ def hashed(names: Iterable[str]) -> npt.NDArray[np.uint64]:
 def by_key(names: npt.NDArray[np.uint64], config: SplitConfig, seed: int) -> Marks:
     """Splits by hashes of ids or groups, (N,) -> (N,): equal ones stay together.
 
-    Training and each share that is asked for get at least one document or group, as long as there are enough.
+    Training gets at least one document or group, then each share that is asked for, as long as there are enough.
     """
     unique, inverse = np.unique(names, return_inverse=True)
     drawn = keys.uniform(keys.key(seed, "split", unique), 1)[:, 0]
@@ -50,7 +50,8 @@ def by_key(names: npt.NDArray[np.uint64], config: SplitConfig, seed: int) -> Mar
     asked = [mark for mark, share in ((TRAIN, 1.0), (VALIDATION, config.validation), (TEST, config.test)) if share > 0]
     for mark in asked:
         most = np.bincount(marks, minlength=3)
-        if not most[mark] and most.max() > 1:
+        least = 0 if mark == TRAIN else 1  # of a single document, training takes it: a model with nothing to validate on can still learn
+        if not most[mark] and most.max() > least:
             giving = np.flatnonzero(marks == most.argmax())
             marks[giving[np.argmin(drawn[giving])]] = mark
     return marks[inverse]
