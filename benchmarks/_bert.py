@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,14 +169,3 @@ class TrainerPeer:
         self.clock.ends.clear()
         self.make(n + 1).train()
         return self.clock.ends[-1] - self.clock.ends[0]
-
-
-def rounds(sides: dict[str, Callable[[int], float]], steps: int, n: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of `steps` steps of each side in turn, `n` times after `warmup` ones that are not counted."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(warmup + n):
-        for name, run in sides.items():
-            took = run(steps)
-            if number >= warmup:
-                found[name].append(took)
-    return found

@@ -14,12 +14,16 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def paired(sides: Mapping[str, Callable[[], object]], *, rounds: int = 5, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each side, a list over the rounds; the first `warmup` rounds are not counted."""
+def paired(sides: Mapping[str, Callable[[], float]], *, rounds: int = 5, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each side, a list over the rounds; the first `warmup` rounds are not counted.
+
+    Args:
+        sides: name -> what does a side's work once and returns its seconds.
+    """
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(warmup + rounds):
-        for name, work in sides.items():
-            took = seconds(work)
+        for name, run in sides.items():
+            took = run()
             if number >= warmup:
                 found[name].append(took)
     return found

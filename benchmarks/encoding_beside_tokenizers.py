@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
-from _paired import paired, show
+from _paired import paired, seconds, show
 
 from lexloom import compute
 from lexloom.runs import verbs
@@ -64,7 +65,8 @@ def main() -> None:
     texts = [document.text for document in found]
     megabytes = sum(len(text.encode("utf-8", "replace")) for text in texts) / 1e6
     print(f"{len(texts):,} documents, {megabytes:.1f} MB, {os.environ['RAYON_NUM_THREADS']} threads")
-    times = paired({"lexloom": lambda: ours(found, tokenizer), "tokenizers": lambda: theirs(texts, tokenizer)}, rounds=options.rounds)
+    sides = {"lexloom": partial(ours, found, tokenizer), "tokenizers": partial(theirs, texts, tokenizer)}
+    times = paired({name: partial(seconds, work) for name, work in sides.items()}, rounds=options.rounds)
     show(times, "lexloom", amount=megabytes * 1e6, unit="bytes")
 
 

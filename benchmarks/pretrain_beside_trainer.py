@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from _bert import Ours, Size, TrainerPeer, rounds
-from _paired import show
+from _bert import Ours, Size, TrainerPeer
+from _paired import paired, show
 
 from lexloom import compute
 
@@ -41,7 +42,7 @@ def main() -> None:
     if options.fp32:
         sides["Trainer fp32"] = TrainerPeer(size, bf16=False)
     print(f"{size}; {compute.cores()} threads, {sides['lexloom, same work'].chosen.line()}")
-    times = rounds({name: side.steps for name, side in sides.items()}, options.steps, options.rounds)
+    times = paired({name: partial(side.steps, options.steps) for name, side in sides.items()}, rounds=options.rounds)
     amount = options.steps * size.tokens
     show(times, "lexloom, same work", amount=amount, unit="tokens")
     show({name: took for name, took in times.items() if name != "lexloom, same work"}, "lexloom, our recipe", amount=amount, unit="tokens")

@@ -248,9 +248,7 @@ def replay(
 
     console = _console(quiet, verbose, json)
     found = verbs.replay(run_, step=step, stage=stage, seed=seed, rows=rows, console=console)
-    console.result(found, text(found))
-    if not found["agrees"]:
-        raise typer.Exit(1)
+    _agreed(console, found, text(found))
 
 
 @app.command()
@@ -271,9 +269,7 @@ def verify(
 
     console = _console(quiet, verbose, json)
     found = verbs.verify(run_, spots=spots, stage=stage, seed=seed, draw=draw, whole=whole, console=console)
-    console.result(found, text(found))
-    if not found["agrees"]:
-        raise typer.Exit(1)
+    _agreed(console, found, text(found))
 
 
 @app.command()
@@ -304,6 +300,13 @@ def list_(
     from lexloom.runs import verbs
 
     _console(quiet, verbose, json).table({"kind": "kind", "name": "name", "what": "what it is"}, verbs.components(kind))
+
+
+def _agreed(console: Console, found: dict[str, Any], text: str) -> None:
+    """Shows what a repetition found; the exit status says whether it agrees."""
+    console.result(found, text)
+    if not found["agrees"]:
+        raise typer.Exit(1)
 
 
 def _answer(answer: Any) -> str:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -46,15 +45,9 @@ def test_a_released_run_says_what_it_said(home: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"  # opening makes packings anew where they lack, and nothing may change a fixture
     shutil.copytree(home / "run", run)
     found, expected = answers(run), json.loads((home / "answers.json").read_text())
-    assert {**found, "embeddings": None, "masks": None, "labels": None, "tfidf": None} == {
-        **expected,
-        "embeddings": None,
-        "masks": None,
-        "labels": None,
-        "tfidf": None,
-    }
-    assert np.allclose(found["embeddings"], expected["embeddings"], rtol=0, atol=1e-5)
-    for name in ("masks", "labels", "tfidf"):
+    assert found.keys() == expected.keys()
+    assert (found["tokens"], found["step"]) == (expected["tokens"], expected["step"])
+    for name in found.keys() - {"tokens", "step"}:
         assert _close(found[name], expected[name]), name
 
 
@@ -164,10 +157,11 @@ def save_load_save(bundle: Bundle, home: Path) -> None:
 
 
 LABELS = st.lists(st.text(min_size=1), min_size=2, max_size=4, unique=True)
+any_bundle = given(wanted=bert_settings(), roles=st.sampled_from(ROLES), labels=LABELS, seed=st.integers(0, 9))
 
 
 @settings(max_examples=100)
-@given(bert_settings(), st.sampled_from(ROLES), LABELS, st.integers(0, 9))
+@any_bundle
 def test_save_load_save_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, Any], roles: frozenset[str], labels: list[str], seed: int
 ) -> None:
@@ -176,7 +170,7 @@ def test_save_load_save_gives_the_same_bytes(
 
 @pytest.mark.slow
 @settings(max_examples=1000)
-@given(bert_settings(), st.sampled_from(ROLES), LABELS, st.integers(0, 9))
+@any_bundle
 def test_a_thousand_times(
     tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, Any], roles: frozenset[str], labels: list[str], seed: int
 ) -> None:
@@ -184,7 +178,7 @@ def test_a_thousand_times(
 
 
 @settings(max_examples=1000)
-@given(bert_settings(), st.lists(st.text(min_size=1), min_size=2, max_size=4, unique=True))
+@given(bert_settings(), LABELS)
 def test_a_thousand_configs_come_back_to_the_same_bytes(wanted: dict[str, Any], labels: list[str]) -> None:
     config = BertConfig.read({**wanted, "vocab_size": 300})
     text = json.dumps({**config.plain(), "labels": labels})

@@ -176,7 +176,7 @@ class Network(nn.Module):
         shared = {n: t for n, t in mine.items() if n in theirs and theirs[n].shape == t.shape and not _is_task_head(n)}
         other.load_state_dict(shared, strict=False)
         other.to(next(self.parameters()).dtype)
-        return other, sorted(n for n in theirs if n not in shared)
+        return other, sorted(n for n, _ in other.named_parameters() if n not in shared)  # where it is tied, a matrix has one name
 
 
 _PRETRAINED_HEADS = ("heads.masked-lm.", "heads.next-sentence.", "heads.causal-lm.")

@@ -71,7 +71,8 @@ class AdamW:
         # Where the network computes in fp32 or fp64 its own tensors are the masters.
         self.masters = {n: p.data if p.dtype in (torch.float32, torch.float64) else p.data.float() for n, p in self.parameters.items()}
         self.moments = {n: (torch.zeros_like(m), torch.zeros_like(m)) for n, m in self.masters.items()}
-        self.sums = _flat(self.masters)
+        first = next(iter(self.masters.values()), torch.zeros(0))
+        self.sums = first.new_zeros(sum(m.numel() for m in self.masters.values()))
         pieces = self.sums.split([m.numel() for m in self.masters.values()])
         self.gradients = {n: piece.view(m.shape) for (n, m), piece in zip(self.masters.items(), pieces, strict=True)}
         self.steps = 0
@@ -182,10 +183,3 @@ class AdamW:
         for name, tensor in self.state().items():
             tensor.copy_(moments[name])
         self.steps = steps
-
-
-def _flat(masters: Mapping[str, Tensor]) -> Tensor:
-    """Room for a number for each weight."""
-    kinds = {(m.dtype, m.device) for m in masters.values()} or {(torch.float32, torch.device("cpu"))}
-    dtype, device = next(iter(kinds))
-    return torch.zeros(sum(m.numel() for m in masters.values()), dtype=dtype, device=device)

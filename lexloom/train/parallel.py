@@ -46,7 +46,7 @@ class World:
         """Each value added up over all processes, in double precision; the same bits everywhere."""
         if self.size == 1:
             return list(values)
-        found = torch.tensor(values, dtype=torch.float64, device=_cuda(self.device))
+        found = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(found)
         return [float(value) for value in found.tolist()]
 
@@ -95,10 +95,6 @@ def joined() -> Iterator[World]:
         dist.barrier()
     finally:
         dist.destroy_process_group()
-
-
-def _cuda(device: str) -> str:
-    return device if device.startswith("cuda") else "cpu"
 
 
 def wanted(devices: str | None) -> int:
