@@ -190,6 +190,7 @@ def predict(
     input_: Annotated[Path | None, typer.Option("--input", help="A file of rows: jsonl, csv, tsv, Parquet, txt.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Where the rows with their answers go.")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="The second text of each, for tasks on pairs.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto; what the bundle says if not given.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -201,14 +202,14 @@ def predict(
     if input_ is not None:
         if output is None or texts:
             raise ConfigError("--input goes with --output, and without texts", hint=f"add --output {input_.stem}-answers.jsonl")
-        done = verbs.predict_file(bundle, input_, output, console=console)
+        done = verbs.predict_file(bundle, input_, output, dtype=dtype, console=console)
         aside = f"; {done.bad:,} bad rows are in {done.aside}" if done.bad else ""
         console.result({"output": str(output), "rows": done.rows, "bad": done.bad}, f"{done.rows:,} answers in {output}{aside}")
         return
     if not texts:
         raise ConfigError("there is nothing to answer", hint="give a text in quotes, or --input FILE --output FILE")
     options = {"pairs": pair} if pair else {}
-    for text, answer in zip(texts, verbs.predict(bundle, list(texts), **options), strict=True):
+    for text, answer in zip(texts, verbs.predict(bundle, list(texts), dtype=dtype, **options), strict=True):
         console.result({"text": text, "answer": answer}, f"{_answer(answer)}\t{text}")
 
 

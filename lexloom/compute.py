@@ -74,9 +74,15 @@ def choose(settings: ComputeConfig, *, steps: int) -> Compute:
     return Compute(device, dtype, threads, compiled, reasons)
 
 
-def for_inference(device: str = "auto") -> Compute:
-    """Device and threads for answering; fp32, eager."""
-    return choose(ComputeConfig(device=device, dtype="float32", compile=False), steps=0)
+def for_inference(device: str = "auto", dtype: str = "float32") -> Compute:
+    """Device, dtype and threads for answering, eager. `auto` as dtype is bfloat16 where the machine computes it natively.
+
+    Raises:
+        ConfigError: the device is not there, or the dtype is none of these.
+    """
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ConfigError("answers are computed in one of three ways", expected="auto, float32 or bfloat16", got=dtype)
+    return choose(ComputeConfig.read({"device": device, "dtype": dtype, "compile": False}), steps=0)
 
 
 def cores() -> int:

