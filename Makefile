@@ -36,10 +36,10 @@ format: $(VENV)/.stamp-dev ## format the code and mend what lint can mend
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-bench: $(VENV)/.stamp-dev ## run every benchmark, each beside its peer; ARGS is handed to each
+bench: $(VENV)/.stamp-dev ## run every benchmark, each beside its peer, and print the table of docs/performance.md
 	@for file in benchmarks/[!_]*.py; do \
-		test -e "$$file" || { echo "there are no benchmarks"; exit 0; }; \
-		echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; done
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@$(BIN)/python benchmarks/_table.py
 
 wheelhouse: $(BIN)/pip ## gather in wheelhouse/ all it takes to install with no network
 	@rm -rf .wheelhouse.part

@@ -49,13 +49,7 @@ def main() -> None:
     }
     print(f"{len(texts):,} sentences, {compute.cores()} threads")
     times = paired({name: partial(seconds, work) for name, work in sides.items()}, rounds=options.rounds)
-    show(times, f"lexloom, {low.dtype}", amount=len(texts), unit="sentences")
-    show(
-        {name: took for name, took in times.items() if name != f"lexloom, {low.dtype}"},
-        "lexloom, float32",
-        amount=len(texts),
-        unit="sentences",
-    )
+    show(f"embedding {len(texts):,} sentences", times, list(sides)[:2], amount=len(texts), unit="sentences")
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

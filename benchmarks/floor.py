@@ -8,41 +8,12 @@ Prints a line a product: what it is, its shape, how often, milliseconds, and the
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Iterator
 
 import torch
 from _bert import Size
+from _floor import milliseconds, products
 
 from lexloom import compute
-
-Product = tuple[str, int, tuple[int, ...], tuple[int, ...]]
-
-
-def products(size: Size) -> Iterator[Product]:
-    """Name, how often in a step, left and right shape: of each linear layer three, of attention six batched ones."""
-    n, d, m = size.tokens, size.width, size.rows * max(1, round(size.rate * size.length))
-    linear = [("qkv", size.layers, n, d, 3 * d), ("attention out", size.layers, n, d, d), ("up", size.layers, n, d, 4 * d)]
-    linear += [("down", size.layers, n, 4 * d, d), ("head dense", 1, m, d, d), ("head vocabulary", 1, m, d, size.vocabulary)]
-    for name, times, rows, inner, outer in linear:
-        yield f"{name}, forward", times, (rows, inner), (inner, outer)
-        yield f"{name}, gradient of input", times, (rows, outer), (outer, inner)
-        yield f"{name}, gradient of weight", times, (outer, rows), (rows, inner)
-    groups, t, k = size.rows * size.heads, size.length, size.width // size.heads
-    yield "scores and one like it", 2 * size.layers, (groups, t, k), (groups, k, t)
-    yield "context and three like it", 4 * size.layers, (groups, t, t), (groups, t, k)
-
-
-def milliseconds(left: tuple[int, ...], right: tuple[int, ...], dtype: torch.dtype, repeats: int = 15) -> float:
-    """Median time of one product."""
-    a, b = torch.randn(left, dtype=dtype), torch.randn(right, dtype=dtype)
-    found = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        a @ b
-        found.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(found[3:])
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def main() -> None:
     }
     print(f"{len(texts):,} texts, {compute.cores()} threads")
     times = paired({name: partial(seconds, work) for name, work in sides.items()}, rounds=options.rounds)
-    show(times, f"lexloom, {low.dtype}", amount=len(texts), unit="texts")
+    show(f"classifying {len(texts):,} texts", times, list(sides)[:2], amount=len(texts), unit="texts")
     told = {size: _labels(low, texts, batch_tokens=size) for size in TOKENS}
     flips = max(_differ(told[TOKENS[0]], told[size]) for size in TOKENS)
     print(f"labels that flip over batches of {', '.join(map(str, TOKENS))} tokens in {low.dtype}: {flips} of {len(texts):,}")
