@@ -9,6 +9,7 @@ from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils import _pytree
@@ -98,16 +99,28 @@ def padded(
     found: dict[str, Tensor] = {}
     for name, fill in fills.items():
         if all(name in row for row in rows):
-            block = np.full((size, length), fill, dtype=np.int64)
-            for i, row in enumerate(rows):
-                if len(row[name]) != lengths[i]:
-                    raise LexloomError(f"{name} of a row has another length than its input_ids", got=f"{len(row[name])} and {lengths[i]}")
-                block[i, : lengths[i]] = row[name]
-            found[name] = torch.from_numpy(block)
+            values = [row[name] for row in rows]
+            if wrong := next((pair for pair in zip(map(len, values), lengths, strict=True) if pair[0] != pair[1]), None):
+                raise LexloomError(f"{name} of a row has another length than its input_ids", got=f"{wrong[0]} and {wrong[1]}")
+            found[name] = torch.from_numpy(aligned(values, length, fill=fill, size=size))
     mask = np.zeros((size, length), dtype=bool)
-    for i, n in enumerate(lengths):
-        mask[i, :n] = True
+    mask[: len(rows)] = np.arange(length) < np.array(lengths, dtype=np.int64)[:, None]
     return {**found, "attention_mask": torch.from_numpy(mask)}
+
+
+def aligned(rows: Sequence[Any], length: int, *, fill: int | bool, size: int | None = None) -> npt.NDArray[Any]:
+    """1-D arrays, none longer than `length`, as the rows of one array, all at once.
+
+    Args:
+        fill: what stands behind a row and in the rows beyond the given ones; a bool makes an array of them, else it is int64.
+        size: B, at least the number of rows, which it is where None.
+    """
+    kind: npt.DTypeLike = np.bool_ if isinstance(fill, bool) else np.int64
+    block: npt.NDArray[Any] = np.full((len(rows) if size is None else size, length), fill, dtype=kind)
+    if rows:
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        block[: len(rows)][np.arange(length) < lengths[:, None]] = np.concatenate(rows, dtype=block.dtype, casting="unsafe")
+    return block
 
 
 def _flatten(batch: Batch) -> tuple[list[Any], Any]:

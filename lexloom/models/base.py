@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import ConfigError, WeightsError
+from lexloom.nn.unset import Unset
 from lexloom.registry import Registry
 
 
@@ -127,17 +128,28 @@ class Network(nn.Module):
         Raises:
             ConfigError: the architecture has no such set of roles.
         """
-        wanted = frozenset(roles)
-        if wanted not in kind.ROLES:
-            known = "; ".join(" + ".join(sorted(r)) or "none" for r in kind.ROLES)
-            raise ConfigError(f"{kind.MODEL_TYPE} has no heads {' + '.join(sorted(wanted))}", expected=known)
-        with torch.device("meta"):
-            backbone = kind(config, pooler=kind.pooled(wanted))
-            network = cls(backbone, {role: backbone.head(role, labels) for role in sorted(wanted)}, labels)
+        network = cls.planned(kind, config, roles, labels=labels)
         network.to_empty(device="cpu")
         network.tie()
         if seed is not None:
             initialize(network, seed)
+        return network
+
+    @classmethod
+    def planned(cls, kind: type[Architecture], config: Config, roles: Iterable[str], *, labels: int = 2) -> Network:
+        """The same on the meta device: shapes without storage.
+
+        Raises:
+            ConfigError: the architecture has no such set of roles.
+        """
+        wanted = frozenset(roles)
+        if wanted not in kind.ROLES:
+            known = "; ".join(" + ".join(sorted(r)) or "none" for r in kind.ROLES)
+            raise ConfigError(f"{kind.MODEL_TYPE} has no heads {' + '.join(sorted(wanted))}", expected=known)
+        with torch.device("meta"), Unset():
+            backbone = kind(config, pooler=kind.pooled(wanted))
+            network = cls(backbone, {role: backbone.head(role, labels) for role in sorted(wanted)}, labels)
+        network.tie()
         return network
 
     def tie(self) -> None:

@@ -16,12 +16,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lexloom import keys
-from lexloom.batch import Batch, padded
+from lexloom.batch import Batch, aligned, padded
 from lexloom.config import Config
 from lexloom.errors import TokenizerError
 from lexloom.keys import Keys
 from lexloom.models.base import Output
 from lexloom.objectives.base import OBJECTIVES, Objective, Row, Vocabulary, at_least_fp32, dropout_keys
+
+
+def maskable(rows: Sequence[Row], length: int) -> np.ndarray:
+    """(rows, T) true at the tokens of the text: neither special nor padding."""
+    return aligned([~np.asarray(row["special"], dtype=bool) for row in rows], length, fill=False)
 
 
 class MaskedLMConfig(Config):
@@ -54,35 +59,45 @@ class MaskedLM(Objective):
         """M, the fixed number of predicted positions of a row of `length`."""
         return max(1, round(self.config.rate * length))
 
-    def choose(self, row: Row, row_key: Keys, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which positions of a row are predicted, in order, and what stands there instead: two arrays of round(rate · maskable).
-
-        At least one position where there is any to mask.
-        """
-        maskable = np.flatnonzero(~np.asarray(row["special"], dtype=bool))
-        n = min(max(1, round(self.config.rate * len(maskable))), len(maskable), self.places(length))
-        places = np.sort(maskable[keys.shuffled(keys.key(row_key, "mask"), len(maskable))[:n]])
-        draw, pick = keys.uniform(keys.key(row_key, "replace"), n), keys.uniform(keys.key(row_key, "random"), n)
-        random = self.ordinary[(pick * len(self.ordinary)).astype(np.int64)]
-        kept = np.asarray(row["input_ids"], dtype=np.int64)[places]
-        masked, random_to = self.config.replaced_by_mask, self.config.replaced_by_mask + self.config.replaced_by_random
-        return places, np.where(draw < masked, self.mask, np.where(draw < random_to, random, kept))
-
     def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
-        """See `Objective.collate`. Adds `masked_positions`, `masked_labels` (size, M) int64 and `masked_weights` (size, M) float32."""
+        """See `Objective.collate`. Adds `masked_positions`, `masked_labels` (size, M) int64 and `masked_weights` (size, M) float32.
+
+        Of a row round(rate · maskable) positions are predicted, in order, and at least one where there is any to mask.
+        """
         tensors = padded(rows, self.vocabulary.fills, length=length, size=size)
+        row, place, chosen = self._chosen(maskable(rows, length), row_keys, length)
         positions = np.zeros((size, self.places(length)), dtype=np.int64)
         labels, weights = np.zeros_like(positions), np.zeros(positions.shape, dtype=np.float32)
         ids = tensors["input_ids"].numpy()
-        for i, row in enumerate(rows):
-            places, instead = self.choose(row, row_keys[i], length)
-            positions[i, : len(places)] = places
-            labels[i, : len(places)] = ids[i, places]
-            weights[i, : len(places)] = 1.0
-            ids[i, places] = instead
+        positions[row, chosen], labels[row, chosen], weights[row, chosen] = place, ids[row, place], 1.0
+        ids[row, place] = self._instead(row_keys, positions.shape[1], row, chosen, ids[row, place])
         tensors |= {"masked_positions": torch.from_numpy(positions), "masked_labels": torch.from_numpy(labels)}
         tensors |= {"masked_weights": torch.from_numpy(weights), "row_keys": dropout_keys(row_keys, size)}
-        return Batch(tensors, {"masked-lm": float(weights.sum())})
+        return Batch(tensors, {"masked-lm": float(len(row))})
+
+    def _chosen(self, free: np.ndarray, row_keys: Keys, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The predicted positions of all rows: row, position, and the how-manieth of its row it is, from 0 on.
+
+        The n maskable positions with the lowest numbers drawn: the first n of a random order. A row draws no number twice (the mixer
+        is a bijection), so that the n-th lowest parts them.
+        """
+        counts = free.sum(axis=1)
+        n = np.minimum(np.maximum(1, np.rint(self.config.rate * counts)).astype(np.int64), np.minimum(counts, self.places(length)))
+        row, place = np.nonzero(free)
+        rank = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        drawn = keys.bits(keys.key(row_keys, "mask"), int(counts.max(initial=0)))
+        ordered = np.sort(np.where(np.arange(drawn.shape[1]) < counts[:, None], drawn, ~np.uint64(0)), axis=1)
+        highest = ordered[row, n[row] - 1]
+        kept = drawn[row, rank] <= highest
+        row, place = row[kept], place[kept]
+        return row, place, np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
+
+    def _instead(self, row_keys: Keys, most: int, row: np.ndarray, chosen: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """What stands at the predicted positions instead of `kept`."""
+        draw, pick = (keys.uniform(keys.key(row_keys, what), most)[row, chosen] for what in ("replace", "random"))
+        random = self.ordinary[(pick * len(self.ordinary)).astype(np.int64)]
+        masked, random_to = self.config.replaced_by_mask, self.config.replaced_by_mask + self.config.replaced_by_random
+        return np.where(draw < masked, self.mask, np.where(draw < random_to, random, kept))
 
     def loss(self, output: Output, batch: Mapping[str, Tensor], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Cross-entropy summed over the masked positions: (B, M, D) states -> scalar."""

@@ -43,10 +43,9 @@ class NextSentence(Objective):
     def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
         """See `Objective.collate`. Adds `next_sentence_label` (size,) int64: 0 B follows A, 1 it does not."""
         tensors = padded(rows, self.vocabulary.fills, length=length, size=size)
-        labels = torch.full((size,), IGNORED, dtype=torch.int64)
-        for i, row in enumerate(rows):
-            labels[i] = int(row["next_sentence_label"])
-        tensors |= {"next_sentence_label": labels, "row_keys": dropout_keys(row_keys, size)}
+        labels = np.full(size, IGNORED, dtype=np.int64)
+        labels[: len(rows)] = [int(row["next_sentence_label"]) for row in rows]
+        tensors |= {"next_sentence_label": torch.from_numpy(labels), "row_keys": dropout_keys(row_keys, size)}
         return Batch(tensors, {"next-sentence": float(len(rows))})
 
     def loss(self, output: Output, batch: Mapping[str, Tensor], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:

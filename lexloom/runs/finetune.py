@@ -20,6 +20,7 @@ from lexloom.runs import labelled
 from lexloom.runs.components import FineTuning, settle
 from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, majority_answers, summary, write_seen
 from lexloom.runs.labelled import Labelled
+from lexloom.runs.origin import visits
 from lexloom.runs.run import Run, Work
 from lexloom.runs.stage import Stage, content, pathless
 from lexloom.runs.training import Training, Validation, install
@@ -160,7 +161,7 @@ class FineTune:
         source = self._source(config, seed)
         if config.evaluate_every is None:
             config = config.model_copy(update={"evaluate_every": max(1, source.plan.batches_per_epoch)})
-        return kind(
+        training = kind(
             folder,
             bundle.network,
             self.task,
@@ -171,6 +172,13 @@ class FineTune:
             trainable=None if only is None else only.__contains__,
             title=f"{self.folder.name}, {folder.parent.name}, {folder.name}",
         )
+        training.where = lambda step: [self._place_of(visit.row) for visit in visits(source, step)]
+        return training
+
+    def _place_of(self, row: int) -> str:
+        """`file:line` of a token row."""
+        placed = self.data.train[self.encoded[row]["row"]]
+        return f"{placed.file}:{placed.line}"
 
     def _source(self, config: FinetuneConfig, seed: int) -> LabelledSource:
         lengths = [len(row["input_ids"]) for row in self.encoded]

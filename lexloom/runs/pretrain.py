@@ -110,7 +110,7 @@ def phase_inputs(run: Run, i: int) -> tuple[components.Phase, Inputs]:
     start = _start(source, tokenizer) if source is not None else None
     words = start.tokenizer if start is not None else Tokenizer.load(tokenizer)
     validation = found.split("validation") if "validation" in found.splits else None
-    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed)
+    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed, run.path("corpus"))
 
 
 def _source_bundle(run: Run, i: int) -> Path | None:
@@ -138,6 +138,7 @@ class Inputs:
     start: Bundle | None  # the bundle to go on from, tokenizer extended already
     tokenizer: Tokenizer
     seed: int
+    corpus: Path | None = None  # where the documents come from, to name them by
 
 
 def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Console, world: World = ALONE) -> Path:
@@ -151,7 +152,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     network, objective, source = training.network, training.objective, training.source
     assert isinstance(source, PackedSource)
     training.alarms = _alarms(source, inputs, console)
-    training.where = lambda step: [documents(visit) for visit in visits(source, step)]
+    training.where = lambda step: documents(visits(source, step), inputs.corpus)
     trained = training.run()
     if not world.first:
         return folder / "bundle"

@@ -20,6 +20,7 @@ from lexloom.errors import ConfigError, LexloomError
 from lexloom.models.base import Network, Output
 from lexloom.objectives.base import Objective
 from lexloom.runs import origin
+from lexloom.runs.failure import place_of
 from lexloom.runs.origin import Visit
 from lexloom.runs.rerun import Opened, Place, Rerun, newest, other_machine, threads
 from lexloom.train import log
@@ -109,6 +110,8 @@ def _logged(place: Place, step: int) -> dict[str, Any]:
             found = line
     if found is None and 1 <= step <= last:
         raise LexloomError(f"the log has no sound line of step {step}", where=str(place.folder / log.METRICS))
+    if found is None and step == last + 1 and place_of(place.folder, step).is_dir():
+        return {}  # it failed; to see that is what it is computed again for
     if found is None:
         raise ConfigError(f"{place.name} has no step {step}", expected=f"1 to {last:,}", got=str(step), where=str(place.folder))
     return found

@@ -143,7 +143,7 @@ class Opened:
         self.folder, self.console = Path(folder), console
         self.quiet = Console(quiet=True)
         self.run = Run(_plan(self.folder), self.folder, self.quiet, flat=_flat(self.folder))
-        self.places = [place for place in _places(self.run) if (place.folder / METRICS).is_file()]
+        self.places = [place for place in _places(self.run) if _has_begun(place.folder)]
 
     def select(self, stage: str | None, seed: int | None) -> list[Place]:
         """The trainings of a stage or below it (all for None), in order; heads that are trained first come after what they belong to.
@@ -233,6 +233,11 @@ class Opened:
             for _ in head.steps(head.source.steps):
                 pass
         head.network_of(head.weights())
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether there is a step that can be looked at: one that was logged, or one that failed."""
+    return (folder / METRICS).is_file() or any(folder.glob("failed-step-*"))
 
 
 def cut_at(point: Checkpoint | None) -> int:

@@ -30,6 +30,7 @@ from lexloom.train.log import MetricsLog
 from lexloom.train.loop import NotFinite, Source, StepInfo, fit
 from lexloom.train.optim import AdamW, rate
 from lexloom.train.parallel import ALONE, World
+from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step, prepared
 
@@ -105,6 +106,7 @@ class Training:
         self.plan = budget.saved(folder)
         self._keep_plan()
         self.best: checkpoint.Best | None = None  # where `keep: best` keeps weights
+        self.saver = Saver(folder / "checkpoints", keep=config.checkpoints)
         self.begin = self._resume()
         # Whoever builds a training knows what to compare its losses with, and what its rows are called.
         self.alarms = Alarms(source.steps, {})
@@ -158,43 +160,45 @@ class Training:
             self._make_plan()
         if self.begin < self.source.steps:
             checkpoint.check_room(self.folder / "checkpoints", self.optimizer, self.state, keep=self.config.checkpoints)
-        spent, began, saved = self.state["seconds"], time.perf_counter(), time.perf_counter()
-        line: dict[str, Any] = {}
-        with MetricsLog(self.folder) as log, on_signal(self.console.say) as stop, self._progress() as progress:
-            log.truncate(self.begin)
+        with MetricsLog(self.folder) as log, on_signal(self.console.say) as stop, self._progress() as progress, self.saver:
+            line = log.truncate(self.begin)
+            saved = time.perf_counter()
+            since = saved - self.state["seconds"]
             for info in self._watched():
+                self._saved(self.saver.check)
                 self.state["tokens"] += info.tokens
-                self.state["seconds"] = spent + time.perf_counter() - began
+                self.state["seconds"] = time.perf_counter() - since
                 line = self._line(info)
-                ended = info.step == self.source.steps
-                if self._due(info.step, self.config.evaluate_every) or ended:
+                if self._due(info.step, self.config.evaluate_every) or info.step == self.source.steps:
                     line |= self._evaluate(info.step)
                 log.write(line)
                 progress.update(info.step, loss=info.loss, tokens_per_second=info.tokens / info.seconds)
+                signalled = stop.number  # looked at once a step: one that comes after this waits, or "saved" would not be true
                 patient = self.config.patience is None or self.state["waited"] < self.config.patience
-                halt = self.world.any(not patient or stop.number is not None)
-                if halt and patient and stop.number is None:
-                    stop.number = signal.SIGTERM  # it came to another process
-                last = ended or halt
+                halt = self.world.any(not patient or signalled is not None)
+                last = halt or info.step == self.source.steps
                 if last or self._save_due(info.step, saved):
+                    self._saved(self.saver.wait)
                     log.sync()
                     self._save(info.step, last=last)
                     saved = time.perf_counter()
-                if stop.number is not None and not ended:
+                if halt and patient:
                     log.draw()
-                    raise Interrupted(
-                        f"stopped at step {info.step:,} of {self.source.steps:,}; the checkpoint is saved",
-                        signal_number=stop.number,
-                        hint="the same command goes on from here",
-                    )
+                    raise self._interrupted(info.step, signalled or signal.SIGTERM)  # or it came to another process
                 if not patient:
                     self.console.say(f"{self.title}: no better evaluation in {self.config.patience} tries, stopped at step {info.step:,}")
                     break
             log.draw()
+        if stop.number is not None:
+            raise self._interrupted(self.optimizer.steps, stop.number)
         self.module.float()
         return Trained(
             self._chosen(), self.compute, self.optimizer.steps, self.state["tokens"], self.state["seconds"], line, self.state["best"]
         )
+
+    def _interrupted(self, step: int, number: int) -> Interrupted:
+        at = f"stopped at step {step:,} of {self.source.steps:,}; the checkpoint is saved"
+        return Interrupted(at, signal_number=number, hint="the same command goes on from here")
 
     def _make_plan(self) -> None:
         """Times a few steps, then puts everything back to where it was.
@@ -253,13 +257,16 @@ class Training:
             return iter(())  # it had stopped early, and was killed before the stage was closed
 
         config, plan = self.config, self.plan
+        falling = config
+        if plan is not None and plan.fall is not None:
+            falling = config.model_copy(update={"decay": (plan.steps - plan.fall) / plan.steps})
 
         def learning_rate(step: int) -> float:
             if plan is None or plan.fall is None or plan.first is None:
                 return rate(config, step, self.source.steps)
             if step < plan.fall:
                 return rate(config, step, plan.first)
-            return rate(config.model_copy(update={"decay": (plan.steps - plan.fall) / plan.steps}), step, plan.steps)
+            return rate(falling, step, plan.steps)
 
         step, weights, device = self.step, self.objective.parts, self.compute.device
         return fit(step, weights, self.optimizer, self.source, learning_rate, start=self.begin, device=device, world=self.world)
@@ -286,6 +293,7 @@ class Training:
         if getattr(self.source, "largest", 1) <= 1:
             return False
         self.optimizer.forget()
+        self.saver.shrink()
         self.begin, self.state["cut"] = self.optimizer.steps, 2 * self.state["cut"]
         self.source.cut = self.state["cut"]  # type: ignore[attr-defined]
         self.console.warn(
@@ -335,13 +343,23 @@ class Training:
         return {"validation": found.record}
 
     def _save(self, step: int, *, last: bool) -> None:
-        folder, keep = self.folder / "checkpoints", self.config.checkpoints
+        """Begins a save; the last one is on the disk when this returns."""
         try:
-            checkpoint.save(folder, step, self.optimizer, self.state, keep=keep, best=self.best)
+            self.saver.save(step, self.optimizer, self.state, best=self.best, beside=not last)
         except DiskFullError as error:
             if last:
                 raise
-            self.console.warn(f"{error}\n{self.title}: goes on without it; the checkpoint before it is whole")
+            self._without(error)
+
+    def _saved(self, ask: Callable[[], None]) -> None:
+        """What came of the save before: `ask` raises its error. The run can do without that checkpoint, if not without its last."""
+        try:
+            ask()
+        except DiskFullError as error:
+            self._without(error)
+
+    def _without(self, error: DiskFullError) -> None:
+        self.console.warn(f"{error}\n{self.title}: goes on without it; the checkpoint before it is whole")
 
     def _masters(self) -> dict[str, Tensor]:
         return {**self.frozen, **{name: master.detach().cpu().clone() for name, master in self.optimizer.masters.items()}}

@@ -37,7 +37,8 @@ class PackingConfig(Config):
         documents: whether a block may go on into the next document (`joined`, with a separator between) or not (`isolated`).
         specials: the special tokens the tokenizer puts around a text; none for decoders, whose documents end with the end token.
         minimum: shorter rests of a document, or of the whole where joined, are dropped.
-        short_share: share of sentence pairs that are shorter than need be, so that a model sees short ones too (Devlin et al. 2018).
+        short_share: share of sentence pairs that are shorter than need be, so that a model sees short ones too (Devlin et al. 2018,
+            at 0.1). Each costs half a row of padding; documents that fit into a row give short pairs anyway.
     """
 
     kind: Literal["blocks", "sentence-pairs"] = "blocks"
@@ -45,7 +46,7 @@ class PackingConfig(Config):
     documents: Literal["joined", "isolated"] = "joined"
     specials: bool = True
     minimum: Count = 8
-    short_share: float = Field(0.1, ge=0, le=1)
+    short_share: float = Field(0.05, ge=0, le=1)
 
 
 class Packing:
@@ -53,7 +54,8 @@ class Packing:
 
     Attributes:
         lengths: (R,) tokens of each row, special ones included.
-        counts: rows, tokens, and what was left out, by reason.
+        counts: rows, tokens, and what was left out, by reason; of sentence pairs also negatives and `repeated_tokens`, those that stand
+            in two rows of their document.
     """
 
     def __init__(
@@ -98,7 +100,8 @@ def ensure_packing(split: Split, config: PackingConfig, *, seed: int = 0, folder
         DataError: the split cannot be packed in this way.
     """
     _check(split, config)
-    key = files.fingerprint([FORMAT, config.plain(), seed if config.kind == "sentence-pairs" else 0, split.digest])
+    drawn = [seed, pairs.METHOD] if config.kind == "sentence-pairs" else 0
+    key = files.fingerprint([FORMAT, config.plain(), drawn, split.digest])
     home = Path(folder) if folder is not None else split.folder / "packings"
     path = home / f"{split.name}-{config.kind}-{config.length}-{key[:12]}"
     files.once(path, lambda new: _make(new, split, config, seed), kind="packing")

@@ -1,8 +1,9 @@
 """Sentence pairs for next sentence prediction (Devlin et al. 2018), made so that nothing but belonging together tells the classes apart.
 
 Each document is cut into chunks of L tokens; each chunk is split at a sentence border into A and B. In one half of the chunks the B's
-are exchanged, each for one of the same length out of another document. So every text is used once, in the same kind of place, and both
-classes have the same lengths. Letters: L tokens of A and B together, C chunks.
+are exchanged, each for one of the same length out of another document. So every text is used in the same kind of place, and both classes
+have the same lengths. Every token is used once, but for the end of a document: its last chunk reaches back until it is full, so that
+the tokens before it come twice instead of padding. Letters: L tokens of A and B together, C chunks.
 """
 
 from __future__ import annotations
@@ -26,11 +27,17 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, npt.NDArray[Any]]
 Ints = npt.NDArray[np.int64]
+METHOD = 2
+"""Counts the ways that pairs were made: other pairs are another packing, the rows of one stay what they were."""
 _CHUNKS = 1 << 20
 """Chunks whose B's are exchanged among each other: this many are in memory at a time."""
 _SENTENCES = 1 << 18
 _SHORTEST = 4
 """Tokens that A and B have at least, where there is a border that allows it."""
+_COUNTS = (
+    *("rows", "tokens", "negatives", "repeated_tokens"),
+    *("dropped_tokens", "dropped_long", "dropped_single", "truncated_tokens"),
+)
 
 
 def plan(split: Split, config: PackingConfig, seed: int, counts: Counter[str]) -> Iterator[Arrays]:
@@ -40,7 +47,7 @@ def plan(split: Split, config: PackingConfig, seed: int, counts: Counter[str]) -
         DataError: there are too few documents to take a second sentence from.
     """
     room = config.length - split.templates["pair"].added
-    counts.update(dict.fromkeys(("rows", "tokens", "negatives", "dropped_tokens", "dropped_long", "dropped_single", "truncated_tokens"), 0))
+    counts.update(dict.fromkeys(_COUNTS, 0))
     waiting = np.zeros((4, 0), dtype=np.int64)
     for part in _chunks(split, config, room, seed, counts):
         waiting = np.concatenate([waiting, part], axis=1)
@@ -75,66 +82,51 @@ def _walk(
 ) -> list[tuple[int, int, int]]:
     """Cuts one document into (start, border, end).
 
-    Only the border between A and B has to be a sentence's: chunks begin and end anywhere, so that they are full and nothing is lost.
+    Only the border between A and B has to be a sentence's: chunks begin and end anywhere, so that they are full. The last one reaches
+    back into the one before it. What has no border near it is dropped: a document of one sentence, the inside of a very long sentence.
 
     Args:
         ends: where sentences end, in tokens; draws: three random numbers for each (short?, how short, which border).
     """
     found: list[tuple[int, int, int]] = []
-    origins: list[int] = []  # the sentence that each chunk begins in
-    stop, here, sentence = ends[-1], start, 0
+    stop, here = ends[-1], start
     while here < stop:
+        sentence = bisect_right(ends, here)
         short, size, pick = draws[sentence]
-        end = min(here + (2 + int(size * (room - 1)) if short < short_share else room), stop)
-        high = bisect_left(ends, end, sentence)
-        if high == sentence:
-            end = min(here + room, stop)
-            high = bisect_left(ends, end, sentence)
-        if high > sentence:
-            found.append((here, _border(ends[sentence:high], here, end, pick), end))
-            origins.append(sentence)
-            here, sentence = end, bisect_right(ends, end, sentence)
+        chunk = None
+        if short < short_share and stop - start > room:
+            chunk = _chunk(here, min(here + 2 + int(size * (room - 1)), stop), ends, pick)
+        end = min(here + room, stop)
+        chunk = chunk or _chunk(here if end < stop else max(start, stop - room), end, ends, pick)
+        if chunk:
+            found.append(chunk)
+            here = chunk[2]
         elif ends[sentence] < stop:  # a sentence longer than a row: only its end is kept
-            counts["dropped_long"] += ends[sentence] - room // 2 - here
             here = ends[sentence] - room // 2
         else:
-            _last(found, origins, here, ends, draws, room, counts)
             break
+    _count(found, start, stop, counts)
     return found
+
+
+def _chunk(start: int, end: int, ends: list[int], pick: float) -> tuple[int, int, int] | None:
+    inner = ends[bisect_right(ends, start) : bisect_left(ends, end)]
+    return (start, _border(inner, start, end, pick), end) if inner else None
+
+
+def _count(found: list[tuple[int, int, int]], start: int, stop: int, counts: Counter[str]) -> None:
+    """Of one document what stands in no chunk and what stands in two, from the end on: only the last chunk overlaps others."""
+    first, why = stop, "dropped_long" if found else "dropped_single"
+    for begin, _, end in reversed(found):
+        counts[why] += max(0, first - end)
+        counts["repeated_tokens"] += max(0, end - max(begin, first))
+        first = min(first, begin)
+    counts[why] += first - start
 
 
 def _border(inner: list[int], start: int, end: int, pick: float) -> int:
     fair = [border for border in inner if border - start >= _SHORTEST and end - border >= _SHORTEST] or inner
     return fair[int(pick * len(fair))]
-
-
-def _last(
-    found: list[tuple[int, int, int]],
-    origins: list[int],
-    here: int,
-    ends: list[int],
-    draws: Sequence[Sequence[float]],
-    room: int,
-    counts: Counter[str],
-) -> None:
-    """A rest without a border inside: shares the sentences of the chunk before it, or else is dropped."""
-    stop = ends[-1]
-    start = found[-1][0] if found else here
-    if found and stop - start <= room:
-        found[-1] = (start, found[-1][1], stop)
-        return
-    inner = [border for border in ends[origins[-1] :] if start < border < stop] if found else []
-    if len(inner) < 2 or inner[-1] - inner[0] < 2:
-        counts["dropped_single"] += stop - here
-        return
-    middle = (inner[0] + inner[-1]) // 2
-    between = [border for border in inner[1:-1] if border <= start + room]
-    cut = between[-1] if between else max(inner[0] + 1, min(middle, start + room))
-    end = min(stop, cut + room)
-    pick, pick_last = draws[origins[-1]][2], draws[len(ends) - 1][2]
-    found[-1] = (start, _border([border for border in inner if border < cut], start, cut, pick), cut)
-    found.append((cut, _border([border for border in inner if cut < border < end], cut, end, pick_last), end))
-    counts["dropped_long"] += stop - end
 
 
 def _paired(chunks: Ints, split: Split, config: PackingConfig, room: int, seed: int, counts: Counter[str]) -> Arrays:

@@ -13,20 +13,31 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from lexloom import files
 from lexloom.errors import CheckpointError, DiskFullError
+from lexloom.train import tensorfile
 from lexloom.train.optim import AdamW
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _NAME = re.compile(r"(step|best)-(\d{9,})$")
 _MANIFEST_BYTES, _ENTRY_BYTES = 84, 171
+
+
+class Resumable(Protocol):
+    """What a checkpoint holds of an optimizer: `AdamW` itself, or a copy of it as it was."""
+
+    masters: dict[str, Tensor]
+    steps: int
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments by name."""
+        ...
 
 
 @dataclass
@@ -52,7 +63,7 @@ class Checkpoint:
     best: Best | None = None
 
 
-def save(folder: Path, step: int, optimizer: AdamW, state: Mapping[str, Any], *, keep: int = 2, best: Best | None = None) -> Path:
+def save(folder: Path, step: int, optimizer: Resumable, state: Mapping[str, Any], *, keep: int = 2, best: Best | None = None) -> Path:
     """Writes `FOLDER/step-000000100/`, then removes all but the newest `keep` checkpoints up to this step, and those beyond it.
 
     What lies beyond was damaged, or the run would have gone on from there.
@@ -73,10 +84,10 @@ def save(folder: Path, step: int, optimizer: AdamW, state: Mapping[str, Any], *,
     try:
         if best is not None and best.weights is not None:
             with files.new_folder(_place(folder, "best", best.step), step=best.step) as new:
-                files.write_bytes(new / MODEL, _to_bytes(best.weights))
+                tensorfile.write(new / MODEL, best.weights)
         with files.new_folder(path, step=step, best=best.step if best else None) as new:
-            files.write_bytes(new / MODEL, _to_bytes(optimizer.masters))
-            files.write_bytes(new / OPTIMIZER, _to_bytes(optimizer.state()))
+            tensorfile.write(new / MODEL, optimizer.masters)
+            tensorfile.write(new / OPTIMIZER, optimizer.state())
             files.write_json(new / STATE, content)
     except DiskFullError as error:
         raise DiskFullError(what, free=files.free(folder), needed=needed, where=str(folder)) from error
@@ -86,22 +97,12 @@ def save(folder: Path, step: int, optimizer: AdamW, state: Mapping[str, Any], *,
     return path
 
 
-def size(optimizer: AdamW, state: Mapping[str, Any], best: Best | None = None) -> int:
+def size(optimizer: Resumable, state: Mapping[str, Any], best: Best | None = None) -> int:
     """Bytes that `save` is about to write, to a few parts in a thousand; nothing is copied to count them."""
     waiting = [best.weights] if best is not None and best.weights is not None else []
     manifests = 3 * _ENTRY_BYTES + _MANIFEST_BYTES + len(waiting) * (_ENTRY_BYTES + _MANIFEST_BYTES)
-    tensors = sum(map(_file_bytes, [optimizer.masters, optimizer.state(), *waiting]))
+    tensors = sum(map(tensorfile.size, [optimizer.masters, optimizer.state(), *waiting]))
     return tensors + len(json.dumps(state, indent=2)) + manifests
-
-
-def _file_bytes(tensors: Mapping[str, Tensor]) -> int:
-    data = sum(t.numel() * t.element_size() for t in tensors.values())
-    about = {n: {"dtype": "F32", "shape": list(t.shape), "data_offsets": [data, data]} for n, t in tensors.items()}
-    return 8 + len(json.dumps(about, separators=(",", ":"))) + data
-
-
-def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    return to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 def _place(folder: Path, kind: str, step: int) -> Path:
@@ -119,7 +120,7 @@ def whole(folder: Path) -> list[tuple[int, Path]]:
     return [(step, path) for step, path in _there(folder, "step") if files.read_manifest(path)]
 
 
-def check_room(folder: Path, optimizer: AdamW, state: Mapping[str, Any], *, keep: int = 2) -> None:
+def check_room(folder: Path, optimizer: Resumable, state: Mapping[str, Any], *, keep: int = 2) -> None:
     """Looks before the first step whether a checkpoint can be written at all.
 
     Raises:

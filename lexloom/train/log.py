@@ -11,6 +11,7 @@ exactly; those that are not finite are the strings "nan", "inf", "-inf", for the
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -27,6 +28,7 @@ from lexloom.console import count, json_line
 
 METRICS, PLOT = "metrics.jsonl", "loss.svg"
 MAX_LINE_BYTES, MAX_POINTS = 1 << 20, 2000
+BLOCK_BYTES = 1 << 16  # read at once from the end
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -51,6 +53,8 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
 class MetricsLog:
     """Writes a folder's log, a line a step. A kill can only cut the last line, and that one is dropped at the next opening.
 
+    TensorBoard's event files of a folder are made from all of its log where there is none, and go on from then on.
+
     Args:
         folder: where `metrics.jsonl` is; made if need be.
         tensorboard: event files too.
@@ -70,22 +74,27 @@ class MetricsLog:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def truncate(self, after_step: int | None) -> None:
-        """Drops what was logged after step `after_step`, and lines that are damaged or double; all at once or not at all.
+    def truncate(self, after_step: int | None) -> dict[str, Any]:
+        """Drops what was logged after step `after_step`, and what is damaged or double behind the last line that stays; at once.
 
-        To be called with the step of the checkpoint that a run goes on from. None drops nothing but the damaged.
+        To be called with the step of the checkpoint that a run goes on from. None drops nothing but the damaged. The log is read from
+        its end, so that a long one takes no more time than a short one; damage further up stays, and is passed over by who reads.
+
+        Returns:
+            the last line that stays, empty without any.
         """
         self.close()
         path = self.folder / METRICS
-        last, n_bytes = -1, 0
-        for step, raw in self._kept(path, after_step):
-            last, n_bytes = step, n_bytes + len(raw)
-        self.last_step = last
-        if path.is_file() and path.stat().st_size != n_bytes:
-            with files.replacing(path) as new:
-                new.writelines(raw for _, raw in self._kept(path, after_step))
-            if self._tensorboard and _Events.present(self.folder):
-                self._events = _Events.opened(self.folder)
+        last, end = dict[str, Any](), 0
+        if path.is_file():
+            with path.open("rb") as file:
+                last, end = _end(file, math.inf if after_step is None else after_step)
+            if path.stat().st_size > end:
+                with files.appending(path) as file:
+                    file.truncate(end)
+                    os.fsync(file.fileno())
+        self.last_step = last.get("step", -1)
+        return last
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Adds the line of one step; when this returns, a kill of the process does not lose it.
@@ -100,7 +109,8 @@ class MetricsLog:
         if self._file is None:
             self._file = files.appending(self.folder / METRICS)
         if self._tensorboard and self._events is None:
-            self._events = _Events.opened(self.folder)
+            self._events = _Events.opened(self.folder, self.last_step)
+            self._tensorboard = self._events is not None
         self._file.write(json_line(line).encode() + b"\n")
         self._file.flush()
         self.last_step = step
@@ -111,6 +121,8 @@ class MetricsLog:
         """Brings the log onto the disk, before a checkpoint that counts on it: then not even a power cut leaves a gap."""
         if self._file:
             os.fsync(self._file.fileno())
+        if self._events:
+            self._events.sync()
 
     def draw(self) -> Path:
         """Writes `loss.svg` from what is logged so far."""
@@ -123,18 +135,6 @@ class MetricsLog:
         if self._events:
             self._events.close()
         self._file = self._events = None
-
-    def _kept(self, path: Path, after_step: int | None) -> Iterator[tuple[int, bytes]]:
-        """(step, line) of each line to keep."""
-        if not path.is_file():
-            return
-        last, highest = -1, math.inf if after_step is None else after_step
-        with path.open("rb") as file:
-            while raw := file.readline(MAX_LINE_BYTES):
-                found = _parsed(raw)
-                if found is not None and last < found["step"] <= highest:
-                    last = found["step"]
-                    yield last, raw
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,10 @@ class _Thinned:
 
 
 class _Events:
-    """TensorBoard's event file of a folder, made anew from the log whenever it is opened: a resumed run shows no point twice and no gap."""
+    """TensorBoard's event files of a folder: one each time that the log is opened, so that nothing old is read or written again.
+
+    A folder without any gets one that is made from all of its log.
+    """
 
     PATTERN = "events.out.tfevents.*.lexloom"
 
@@ -233,47 +236,50 @@ class _Events:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._proto, self._summary, self._records = event_pb2, summary_pb2, RecordWriter(file)
+        self._file, self._proto, self._summary, self._records = file, event_pb2, summary_pb2, RecordWriter(file)
 
     @classmethod
-    def present(cls, folder: Path) -> bool:
-        return any(folder.glob(cls.PATTERN))
-
-    @classmethod
-    def opened(cls, folder: Path) -> _Events | None:
-        """A new event file that holds all of the log, in place of the old one."""
-        old = list(folder.glob(cls.PATTERN))
-        path = folder / cls.PATTERN.replace("*", str(time.time_ns()))
+    def opened(cls, folder: Path, last_step: int) -> _Events | None:
+        """A new event file that goes on after step `last_step`."""
+        old = [file for file in folder.glob(cls.PATTERN) if file.stat().st_size]
+        # TensorBoard reads them in the order of their names, which a clock that was set back must not change.
+        number = max([time.time_ns(), *(int(part) + 1 for file in old if (part := file.name.split(".")[3]).isdecimal())])
+        path = folder / cls.PATTERN.replace("*", str(number))
         try:
-            events = cls(files.appending(path))
+            if old:
+                events = cls(files.appending(path))
+                events._begin(last_step + 1)
+                return events
+            with files.replacing(path) as file:
+                cls(file)._put_all(folder)
+            return cls(files.appending(path))
         except ImportError as error:
             warnings.warn(f"no TensorBoard event files: tensorboard cannot be imported ({error})", stacklevel=3)
             files.remove(path)
             return None
-        events._begin()
-        for line in lines(folder):
-            events._put(line)
-        events._records.flush()
-        for file in old:  # a TensorBoard that reads the old file would stop at its disappearance, but goes on to the new one at its end
-            if file.stat().st_size:
-                files.write_bytes(file, b"")
-            else:
-                files.remove(file)
-        return events
 
     def add(self, line: Mapping[str, Any]) -> None:
         """The scalars of one step, flushed."""
         self._put(line)
         self._records.flush()
 
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         self._records.close()
 
-    def _begin(self) -> None:
-        """The start of a session at step 0 makes a TensorBoard that is already looking forget what it read from the old file."""
+    def _begin(self, step: int) -> None:
+        """The start of a session: TensorBoard forgets what it read of that step and those after it, which were dropped from the log."""
         now, start = time.time(), self._proto.SessionLog(status=self._proto.SessionLog.START)
         self._records.write(self._proto.Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        self._records.write(self._proto.Event(wall_time=now, step=0, session_log=start).SerializeToString())
+        self._records.write(self._proto.Event(wall_time=now, step=step, session_log=start).SerializeToString())
+        self._records.flush()
+
+    def _put_all(self, folder: Path) -> None:
+        self._begin(0)
+        for line in lines(folder):
+            self._put(line)
 
     def _put(self, line: Mapping[str, Any]) -> None:
         values = [self._summary.Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(line)]
@@ -299,6 +305,38 @@ def _flat(tag: str, value: Any) -> Iterator[tuple[str, float]]:
         yield from _flat(tag, value.item())
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield tag, float(value)
+
+
+def _end(file: IO[bytes], highest: float) -> tuple[dict[str, Any], int]:
+    """The last line up to step `highest`, and the place where it ends; ({}, 0) without any. Reads no more than it must.
+
+    A line counts if the step of the sound line before it is less.
+    """
+    last, end = dict[str, Any](), 0
+    for start, raw in _backwards(file):
+        found = _parsed(raw)
+        if found is not None and found["step"] < last.get("step", -1):
+            break
+        if found is not None:
+            last, end = (found, start + len(raw)) if found["step"] <= highest else ({}, 0)
+    return last, end
+
+
+def _backwards(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(place, line) of each line of a file, the last one first; one that is too long for a log comes damaged."""
+    place, rest = file.seek(0, os.SEEK_END), b""  # `rest` begins at `place`, inside a line, and ends with that line
+    while place:
+        size = min(BLOCK_BYTES, place)
+        place -= size
+        file.seek(place)
+        read = file.read(size) + rest
+        cut = (read.find(b"\n") + 1 or len(read)) if place else 0
+        at, found = place + cut, list[tuple[int, bytes]]()
+        for raw in io.BytesIO(read[cut:]):
+            found.append((at, raw))
+            at += len(raw)
+        yield from reversed(found)
+        rest = read[:cut] if cut <= MAX_LINE_BYTES else b"\0\n"
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from lexloom.batch import Batch
 from lexloom.errors import LexloomError
 from lexloom.train.optim import AdamW
 from lexloom.train.parallel import ALONE, World
+from lexloom.train.prefetch import Prefetch
 
 
 class Source(Protocol):
@@ -45,23 +45,33 @@ class StepInfo:
 
 
 class NotFinite(LexloomError):
-    """A step whose loss or gradient is not finite; it left the weights as they were.
+    """A step whose loss or gradient is not finite, or that found the optimizer's state so; it left the weights as they were.
 
     Attributes:
         step: its number, from 0.
         losses: the mean of each part.
         parameters: those whose gradient is not finite; none where only the loss is not.
+        moments: `first.NAME` and `second.NAME` of the optimizer's state that are not finite.
     """
 
-    def __init__(self, step: int, parts: Mapping[str, float], norm: float, parameters: Sequence[str]) -> None:
+    def __init__(self, step: int, parts: Mapping[str, float], norm: float, parameters: Sequence[str], moments: Sequence[str] = ()) -> None:
         losses = ", ".join(f"{part} {value:.4g}" for part, value in parts.items())
-        of = f" in {', '.join(parameters[:3])}{' …' if len(parameters) > 3 else ''}" if parameters else ""
-        super().__init__(
-            f"the loss or its gradient is not finite at step {step + 1}",
-            got=f"{losses}; gradient norm {norm}{of}",
-            hint="a lower learning_rate or a longer warmup; the last checkpoint is whole",
-        )
-        self.step, self.losses, self.parameters = step, dict(parts), list(parameters)
+        state = f"; optimizer's state{_few(moments)}" if moments else ""
+        what, hint = "the loss or its gradient", "a lower learning_rate or a longer warmup; the last checkpoint is whole"
+        if moments and not parameters and all(map(math.isfinite, parts.values())):
+            what, hint = "the state of the optimizer", "the same command goes on from the last checkpoint, which is whole"
+        got = f"{losses}; gradient norm {norm}{_few(parameters)}{state}"
+        super().__init__(f"{what} is not finite at step {step + 1}", got=got, hint=hint)
+        self.step, self.losses, self.parameters, self.moments = step, dict(parts), list(parameters), list(moments)
+
+
+def _few(names: Sequence[str]) -> str:
+    return f" in {', '.join(names[:3])}{' …' if len(names) > 3 else ''}" if names else ""
+
+
+def _named(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that are not finite."""
+    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
 
 
 def fit(
@@ -74,6 +84,7 @@ def fit(
     start: int = 0,
     device: str = "cpu",
     world: World = ALONE,
+    ahead: int = 1,
 ) -> Iterator[StepInfo]:
     """Trains from step `start` to the source's last one.
 
@@ -84,17 +95,17 @@ def fit(
         step: batch tensors -> {part: loss sum}.
         weights: each part's weight in the total.
         rate: step number -> learning rate.
+        ahead: for how many steps batches are made before they are needed.
 
     Raises:
-        NotFinite: the loss or the gradient is not finite; the weights are left as they were.
+        NotFinite: the loss, the gradient or the optimizer's state is not finite; the weights are left as they were.
+        StallError: no batch came for ten minutes.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        mine = (world.rank, world.size)
-        coming = pool.submit(source.batches, start, *mine) if start < source.steps else None
-        for number in range(start, source.steps):
+    steps = range(start, source.steps)
+    with Prefetch(lambda number: source.batches(number, world.rank, world.size), start, steps.stop, ahead=ahead) as coming:
+        for number in steps:
             began = time.perf_counter()
-            batches = coming.result() if coming else source.batches(number, *mine)
-            coming = pool.submit(source.batches, number + 1, *mine) if number + 1 < source.steps else None
+            batches = coming.take()
             counts = summed(batches, weights, world)
             sums = dict.fromkeys(weights, 0.0)
             for batch in batches:
@@ -111,10 +122,9 @@ def fit(
             parts = {part: value / (counts[part] or 1.0) for part, value in zip(weights, found_sums, strict=True)}
             loss = sum(weights[part] * value for part, value in parts.items())
             norm = optimizer.norm()
-            # Finite gradients, clipped, keep the moments finite too: nothing else has to be looked at.
-            if not (norm.isfinite() and math.isfinite(loss)):
-                bad = [name for name, gradient in optimizer.gradients.items() if not gradient.isfinite().all()]
-                raise NotFinite(number, parts, norm.item(), bad)
+            # Gradients that are finite, once clipped, keep the moments finite; but memory fails, too.
+            if not (norm.isfinite() and math.isfinite(loss) and optimizer.sound()):
+                raise NotFinite(number, parts, norm.item(), _named(optimizer.gradients), _named(optimizer.state()))
             learning_rate = rate(number)
             optimizer.step(learning_rate, norm)
             yield StepInfo(number + 1, loss, parts, learning_rate, norm.item(), int(tokens), time.perf_counter() - began)

@@ -70,13 +70,17 @@ class AdamW:
         self.parameters = {name: p for name, p in parameters if p.requires_grad}
         # Where the network computes in fp32 or fp64 its own tensors are the masters.
         self.masters = {n: p.data if p.dtype in (torch.float32, torch.float64) else p.data.float() for n, p in self.parameters.items()}
-        self.moments = {n: (torch.zeros_like(m), torch.zeros_like(m)) for n, m in self.masters.items()}
-        first = next(iter(self.masters.values()), torch.zeros(0))
-        self.sums = first.new_zeros(sum(m.numel() for m in self.masters.values()))
-        pieces = self.sums.split([m.numel() for m in self.masters.values()])
-        self.gradients = {n: piece.view(m.shape) for (n, m), piece in zip(self.masters.items(), pieces, strict=True)}
+        numbers = sum(m.numel() for m in self.masters.values())
+        self.sums, self._first, self._second = (next(iter(self.masters.values()), torch.zeros(0)).new_zeros(numbers) for _ in range(3))
+        self.gradients, first, second = (self._parts(flat) for flat in (self.sums, self._first, self._second))
+        self.moments = {n: (first[n], second[n]) for n in self.masters}
         self.steps = 0
         self.fresh = True  # nothing is accumulated yet: the next gradients overwrite
+
+    def _parts(self, flat: Tensor) -> dict[str, Tensor]:
+        """Each parameter's part of a tensor that holds a number for each weight."""
+        pieces = flat.split([m.numel() for m in self.masters.values()])
+        return {n: piece.view(m.shape) for (n, m), piece in zip(self.masters.items(), pieces, strict=True)}
 
     def adopt(self, masters: Mapping[str, Tensor]) -> None:
         """Takes full-precision weights as masters, e.g. those that a bundle held before the network was cast down."""
@@ -118,6 +122,10 @@ class AdamW:
     def norm(self) -> Tensor:
         """The 2-norm of all accumulated gradients."""
         return torch.stack(torch._foreach_norm(list(self.gradients.values()))).norm()
+
+    def sound(self) -> bool:
+        """Whether the moments are finite: what is not would reach the weights with the next step. One look at each number."""
+        return bool(torch.dot(self._first, self._second).isfinite())
 
     @torch.no_grad()
     def step(self, learning_rate: float, norm: Tensor | None = None) -> None:

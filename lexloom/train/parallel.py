@@ -8,13 +8,16 @@ added in fp32, once a step, after all micro-batches: that is less traffic than o
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -123,4 +126,30 @@ def launched(devices: str | None, arguments: Sequence[str]) -> int | None:
     if n == 1 or asked() > 1:
         return None
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "lexloom.cli"]
-    return subprocess.run([sys.executable, *start, *arguments], check=False).returncode
+    return _ended(subprocess.Popen([sys.executable, *start, *arguments], start_new_session=os.name == "posix"))
+
+
+def _ended(launcher: subprocess.Popen[bytes]) -> int:
+    """Waits for `torchrun` and gives the exit status.
+
+    Ctrl-C and SIGTERM reach it once, from here, for it passes them on and the processes save a checkpoint; a terminal would send another
+    one to each, which ends them at once. A second one does so indeed.
+    """
+    came = list[int]()
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1:
+            launcher.send_signal(number)
+        else:
+            for process in (*psutil.Process(launcher.pid).children(recursive=True), launcher):
+                process.kill()
+
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        status = launcher.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 + came[0] if came and status else status

@@ -114,6 +114,17 @@ class Rig:
         self.process.communicate()
 
 
+def log_ahead(calls: list[Call], log: Path) -> list[int]:
+    """Steps of the checkpoints that got their name, after a look whether the log was on the disk up to that step by then."""
+    steps, lines = [], log.read_bytes().splitlines(keepends=True)
+    for i, call in enumerate(calls):
+        if call.name == "rename" and call.other.name.startswith("step-"):
+            steps.append(int(call.other.name[5:]))
+            there = Disk().replay(calls[:i]).synced.get(log, 0)
+            assert there >= sum(map(len, lines[: steps[-1]])) > 0, f"the log is not on the disk before the checkpoint of step {steps[-1]}"
+    return steps
+
+
 def parsed(trace: Path) -> list[Call]:
     """The calls of a trace."""
     found = []
@@ -136,6 +147,7 @@ class Disk:
     entries: dict[Path, set[str]] = field(default_factory=dict)  # folder -> names made or renamed into it since it was synced
     last: dict[Path, Path] = field(default_factory=dict)  # folder -> the file changed last in it or below
     written: dict[Path, int] = field(default_factory=dict)
+    synced: dict[Path, int] = field(default_factory=dict)  # file -> bytes that had been written when it was synced
     faults: list[str] = field(default_factory=list)
 
     def replay(self, calls: list[Call]) -> Disk:
@@ -169,6 +181,7 @@ class Disk:
     def _fsync(self, call: Call) -> None:
         self.unsynced.discard(call.path)
         self.entries.pop(call.path, None)
+        self.synced[call.path] = self.written.get(call.path, 0)
 
     def _unlink(self, call: Call) -> None:
         self.unsynced.discard(call.path)

@@ -16,7 +16,9 @@ from torch import nn
 
 from lexloom import cli, files
 from lexloom.train import checkpoint
+from lexloom.train.log import MetricsLog
 from lexloom.train.optim import AdamW, OptimizerConfig
+from lexloom.train.saving import Saver
 
 
 def optimizer(seed: int) -> AdamW:
@@ -34,11 +36,39 @@ def optimizer(seed: int) -> AdamW:
 
 
 def save(folder: str, step: int, keep: int = 2, best: bool = True) -> None:
-    """The checkpoint of a step, with the best weights of that step."""
+    """The checkpoint of a step, with the best weights of that step, saved as training saves: in a thread."""
     found = optimizer(step)
     state = {"best": {"value": 1 / step, "step": step, "record": {}}, "waited": 0, "tokens": 100 * step, "seconds": 0.5}
     weights = {name: master.clone() for name, master in found.masters.items()}
-    checkpoint.save(Path(folder), step, found, state, keep=keep, best=checkpoint.Best(step, weights) if best else None)
+    with Saver(Path(folder), keep=keep) as saver:
+        saver.save(step, found, state, best=checkpoint.Best(step, weights) if best else None)
+
+
+def train(folder: str, steps: int = 13, every: int = 3) -> None:
+    """Steps with a line each in a log, and saves beside them, from the last checkpoint on."""
+    place, trained = Path(folder), optimizer(0)
+    found, _ = checkpoint.latest(place / "checkpoints")
+    if found is not None:
+        checkpoint.restore(trained, found)
+    begin = found.step if found is not None else 0
+    with MetricsLog(place, tensorboard=False) as log, Saver(place / "checkpoints") as saver:
+        log.truncate(begin)
+        for step in range(begin + 1, steps + 1):
+            advance(trained, step)
+            log.write({"step": step, "loss": float(next(iter(trained.masters.values())).sum())})
+            saver.check()
+            if step % every == 0 or step == steps:
+                saver.wait()
+                log.sync()
+                saver.save(step, trained, {"tokens": 100 * step}, beside=step < steps)
+
+
+def advance(trained: AdamW, step: int) -> None:
+    """One step, as a function of its number."""
+    dice = torch.Generator().manual_seed(step)
+    for gradient in trained.gradients.values():
+        gradient.normal_(generator=dice)
+    trained.step(0.1)
 
 
 def run(arguments: list[str], cwd: str) -> int:
@@ -79,7 +109,7 @@ def remove(path: str) -> None:
     files.remove(Path(path))
 
 
-SUBJECTS = {function.__name__: function for function in (save, run, foreign, many, remove)}
+SUBJECTS = {function.__name__: function for function in (save, train, run, foreign, many, remove)}
 
 
 def child(job: dict[str, Any]) -> None:

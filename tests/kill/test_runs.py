@@ -23,6 +23,7 @@ from lexloom.errors import BusyError
 from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
+from tests.kill import rig
 from tests.kill.rig import Disk, Done, Rig
 from tests.kill.test_kill import outcome
 
@@ -54,8 +55,8 @@ STUMBLING = [
 class Runs:
     """A recipe whose data are prepared, and one run of it that nothing disturbed."""
 
-    def __init__(self, rig: Rig, folder: Path) -> None:
-        self.rig, self.folder = rig, folder
+    def __init__(self, faulty: Rig, folder: Path) -> None:
+        self.rig, self.folder = faulty, folder
         tiny.write(folder, RECIPE)
         self.done = self.go("undisturbed", root=folder / "undisturbed")
         assert self.done.value == 0, self.done.output
@@ -93,12 +94,7 @@ def test_every_file_of_a_run_reaches_the_disk_before_its_name(runs: Runs) -> Non
 
 
 def test_the_log_reaches_the_disk_before_the_checkpoint_that_counts_on_it(runs: Runs) -> None:
-    calls, log = runs.done.calls, runs.folder / "undisturbed" / "pretrain" / "metrics.jsonl"
-    places = [i for i, call in enumerate(calls) if call.name == "rename" and call.other.name.startswith("step-")]
-    assert len(places) == 3
-    for i in places:
-        before = Disk().replay(calls[:i])
-        assert before.written[log] > 0 and log not in before.unsynced
+    assert rig.log_ahead(runs.done.calls, runs.folder / "undisturbed" / "pretrain" / "metrics.jsonl") == [4, 8, 12]
 
 
 def some(runs: Runs, every: bool) -> list[int]:
@@ -115,7 +111,8 @@ def test_a_run_killed_at_any_call_of_a_save_ends_with_the_same_bits(every: bool,
         assert runs.go("killed", root=checkpoints, kill=n).signal == signal.SIGKILL
         found, complaints = checkpoint.latest(checkpoints)
         assert complaints == []
-        assert (found.step if found else 0) >= read(run / "pretrain")[-1]["step"] - 4, "more than an interval is lost"
+        # The save that was killed may have begun an interval ago, while training went on.
+        assert (found.step if found else 0) >= read(run / "pretrain")[-1]["step"] - 2 * 4, "more than two intervals are lost"
         assert runs.go("killed").value == 0
         assert outcome(run) == runs.expected, n
         assert sorted(path.name for path in checkpoints.iterdir()) == sorted(path.name for path in runs.saves.iterdir())

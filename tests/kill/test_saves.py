@@ -12,8 +12,9 @@ import torch
 from lexloom import files
 from lexloom.errors import CheckpointError
 from lexloom.train import checkpoint
+from lexloom.train.log import read
 from tests.kill import subjects
-from tests.kill.rig import FOREVER, Disk, Rig
+from tests.kill.rig import FOREVER, Disk, Rig, log_ahead
 
 INTERVAL = 7
 
@@ -92,6 +93,38 @@ def test_a_save_killed_at_each_call_leaves_the_old_checkpoint_or_the_new(faulty:
         kept = [step, step + INTERVAL]
         assert names(folder) == [f"{kind}-{s:09d}" for kind in ("best", "step") for s in kept], n
     assert found == {2 * INTERVAL, 3 * INTERVAL}
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_training_that_is_killed_at_any_call_beside_a_save_goes_on_without_gap_or_double(stride: int, faulty: Rig, tmp_path: Path) -> None:
+    """The calls of the log and of the save mix in another way each time, so that the same number is another moment."""
+    done = faulty.do("train", tmp_path, folder=str(tmp_path / "whole"))
+    assert done.value is None and log_ahead(done.calls, tmp_path / "whole" / "metrics.jsonl") == [3, 6, 9, 12, 13]
+    expected, seen = outcome(tmp_path / "whole"), set()
+    assert len(expected["losses"]) == 13
+    for n in range(1, done.found["calls"] + 1, stride):
+        folder = tmp_path / "killed"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        done = faulty.do("train", folder, kill=n, folder=str(folder))
+        if done.signal == 9:  # else it got by with fewer calls than the first one
+            found, complaints = checkpoint.latest(folder / "checkpoints")
+            logged = [line["step"] for line in read(folder)]
+            step = found.step if found is not None else 0
+            assert complaints == [] and logged == list(range(1, len(logged) + 1)) and step <= len(logged) <= step + 6, n
+            seen.add(step)
+            subjects.train(str(folder))
+        assert outcome(folder) == expected, n
+    assert seen >= {0, 3, 6, 9, 12}
+
+
+def outcome(folder: Path) -> dict[str, object]:
+    """Every loss as hex, and the digest of every file of the newest checkpoint."""
+    losses = [(line["step"], line["loss"].hex()) for line in read(folder)]
+    newest = max((folder / "checkpoints").glob("step-*"))
+    digests = {path.relative_to(folder).as_posix(): files.digest(path) for path in sorted(newest.iterdir())}
+    return {"losses": losses, **digests}
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,36 @@ def test_a_row_is_masked_by_its_key_alone() -> None:
         assert whole[name][[5, 2]].equal(part[name][:2])
 
 
+def by_row(row: dict[str, Any], key: keys.Keys, length: int, rate: float) -> tuple[list[int], list[int]]:
+    """The masks of one row as they are defined: the positions, and what stands there instead."""
+    free = np.flatnonzero(~row["special"])
+    n = min(max(1, round(rate * len(free))), len(free), max(1, round(rate * length)))
+    places = np.sort(free[keys.shuffled(keys.key(key, "mask"), len(free))[:n]])
+    draw, pick = keys.uniform(keys.key(key, "replace"), n), keys.uniform(keys.key(key, "random"), n)
+    random = 5 + (pick * (V - 5)).astype(np.int64)
+    return places.tolist(), np.where(draw < 0.8, MASK, np.where(draw < 0.8 + 0.1, random, row["input_ids"][places])).tolist()
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.15, 0.5, 0.99])
+def test_all_rows_at_once_are_masked_as_one_by_one(rate: float) -> None:
+    source = rows(80, 40)
+    for i, row in enumerate(source):  # of all lengths, with few special ones and with many
+        row |= {name: row[name][: 1 + i % 40] for name in ("input_ids", "token_type_ids", "special")}
+        row["special"] = row["special"] | (keys.uniform(keys.key("special", i), len(row["special"])) < (i // 40) * (i % 7) / 6)
+    objective = MaskedLM(MaskedLMConfig(rate=rate), VOCABULARY)
+    batch = objective.collate(source, row_keys(80), length=44, size=84)
+    wanted = [by_row(row, key, 44, rate) for row, key in zip(source, row_keys(80), strict=True)]
+    assert {len(places) for places, _ in wanted} >= ({0, 1, 2, 3, 4} if rate == 0.1 else {0, 1})
+    for i, (places, instead) in enumerate(wanted):
+        ids, n = batch["input_ids"][i].clone(), len(places)
+        assert batch["masked_positions"][i].tolist() == places + [0] * (objective.places(44) - n)
+        assert ids[places].tolist() == instead and batch["masked_weights"][i].tolist() == [1.0] * n + [0.0] * (objective.places(44) - n)
+        ids[places] = batch["masked_labels"][i, :n]
+        assert ids.tolist() == [*source[i]["input_ids"].tolist(), *[PAD] * (44 - len(source[i]["input_ids"]))]
+    assert batch.counts == {"masked-lm": float(sum(len(places) for places, _ in wanted))}
+    assert not batch["masked_weights"][80:].any() and not batch["input_ids"][80:].any()
+
+
 def test_short_rows_and_rows_without_anything_to_mask() -> None:
     source = rows(3, 12)
     source[1] = {**source[1], **{name: source[1][name][:4] for name in ("input_ids", "token_type_ids", "special")}}

@@ -1,8 +1,14 @@
-"""A step that is not finite: the weights stay, the rows that did it are named, the batch is kept, and the run can go on from before."""
+"""R12: a step that is not finite: the weights stay, the rows that did it are named, the batch is kept, and the run can go on from before.
+
+What each kind of NaN does to the optimizer is in `tests/train/test_brakes.py`. R14: a step that does not fit into memory.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +20,9 @@ from safetensors.torch import load_file, save_file
 
 import lexloom
 from lexloom import files
-from lexloom.errors import LexloomError
+from lexloom.errors import ConfigError, LexloomError
 from lexloom.text.shards import Shards
+from lexloom.text.tokenizer import Tokenizer
 from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
@@ -23,11 +30,14 @@ from tests import tiny
 STEPS = ["pretrain.train.steps=20", "pretrain.train.save_every=5"]
 
 
-@pytest.fixture
-def stopped(tmp_path: Path) -> tuple[Path, LexloomError]:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LexloomError]:
     """A run whose weights got a NaN in the embedding of one word after step 10, as by a fault of memory."""
+    tmp_path = tmp_path_factory.mktemp("stopped")
     out = tmp_path / "run"
     recipe = tiny.write(tmp_path)
+    texts = [json.loads(line)["text"] for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+    files.write_text(tmp_path / "texts.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in texts))
     lexloom.pretrain(recipe, out=out, settings=[*STEPS, "pretrain.train.checkpoints=9"])
     for path in (out / "checkpoints").glob("step-*"):
         if int(path.name[5:]) > 10:
@@ -56,18 +66,71 @@ def damage(folder: Path, token: int) -> None:
 
 def test_the_step_is_kept_and_its_rows_are_named(stopped: tuple[Path, LexloomError]) -> None:
     out, error = stopped
-    assert "not finite at step 11" in error.problem and "document" in str(error.got)
+    assert "not finite at step 11" in error.problem and "embedding.weight" in str(error.got)
     (kept,) = out.glob("failed-step-*")
     assert kept.name == "failed-step-000000011" and str(kept) == error.where
     files.verify(kept)
     told: dict[str, Any] = json.loads((kept / "failure.json").read_text())
     batches = [load_file(path) for path in sorted(kept.glob("batch-*.safetensors"))]
     assert len(told["rows"]) == sum(len(batch["input_ids"]) for batch in batches) == 16
-    assert told["not_finite_rows"] and told["parameters"]
-    assert set(told["not_finite_rows"]) <= set(told["rows"])
+    assert told["not_finite_rows"] and "backbone.embedding.weight" in told["parameters"]
+    assert set(told["not_finite_rows"]) <= set(told["rows"]) and told["not_finite_rows"][0] in str(error.got)
+    lines = (out.parent / "texts.jsonl").read_text().splitlines()
+    tokenizer = Tokenizer.load(next(out.rglob("tokenizer.json")).parent)
+    rows = [(batch, i) for batch in batches for i in range(len(batch["input_ids"]))]
+    for (batch, i), name in zip(rows, told["rows"], strict=True):
+        places = re.findall(r"texts\.jsonl:(\d+)", name)
+        text = " ".join(json.loads(lines[int(place) - 1])["text"].lower() for place in places)
+        masked = set(batch["masked_positions"][i].tolist())
+        ids = [int(t) for at, t in enumerate(batch["input_ids"][i]) if batch["attention_mask"][i][at] and at not in masked]
+        assert len(ids) > 5 and all(tokenizer.token(t).removeprefix("##") in text for t in ids if t not in tokenizer.special_ids), name
+
+
+def test_the_command_that_is_told_shows_the_step_again(stopped: tuple[Path, LexloomError]) -> None:
+    out, error = stopped
+    command = str(error.hint).partition("to see the step again: ")[2]
+    assert shlex.split(command) == ["lexloom", "replay", str(out), "--step", "11"]
+    with pytest.raises(LexloomError, match="not finite at step 11"):
+        lexloom.replay(out, step=11, rows=1)
+    with pytest.raises(ConfigError, match="no step 12"):
+        lexloom.replay(out, step=12)
+
+
+def test_the_same_command_stops_at_the_same_step_and_changes_nothing(stopped: tuple[Path, LexloomError]) -> None:
+    """It does not try three times by itself: everything random is a function of integers, so the next try is the same."""
+    out, error = stopped
+    before = {path: files.digest(path) for path in sorted((out / "checkpoints").rglob("*")) if path.is_file()}
+    for _ in range(2):
+        with pytest.raises(LexloomError) as caught:
+            lexloom.pretrain(out.parent / "recipe.yaml", out=out, settings=[*STEPS, "pretrain.train.checkpoints=9"])
+        assert str(caught.value) == str(error)
+    assert {path: files.digest(path) for path in sorted((out / "checkpoints").rglob("*")) if path.is_file()} == before
+    assert [line["step"] for line in read(out)] == list(range(1, 11))
+
+
+def test_rows_of_a_task_are_named_by_file_and_line(kept: Path, tmp_path: Path) -> None:
+    start = Path(shutil.copytree(kept / "pretrain" / "bundle", tmp_path / "bundle"))
+    tokenizer, rows = Tokenizer.load(start), (kept.parent / "rows.jsonl").read_text().splitlines()
+    tensors = load_file(start / "model.safetensors")
+    tensors["bert.embeddings.word_embeddings.weight"][tokenizer.encode_plain(["bird"])[0][0]] = torch.nan
+    save_file(tensors, start / "model.safetensors", metadata={"format": "pt"})
+    files.write_manifest(start)
+    with pytest.raises(LexloomError, match="not finite at step 1") as caught:
+        lexloom.finetune(
+            start, task="text-classification", train=kept.parent / "rows.jsonl", out=tmp_path / "run", settings=["train.epochs=1"]
+        )
+    (failed,) = (tmp_path / "run").rglob("failed-step-*")
+    told = json.loads((failed / "failure.json").read_text())
+    assert 0 < len(told["not_finite_rows"]) < len(told["rows"]) and told["not_finite_rows"][0] in str(caught.value)
+    for row in told["rows"]:
+        file, _, line = row.rpartition(":")
+        assert Path(file).name == "rows.jsonl"
+        assert ("bird" in json.loads(rows[int(line) - 1])["text"].lower()) is (row in told["not_finite_rows"])
+    assert "lexloom replay" in str(caught.value.hint)
 
 
 def test_nothing_of_it_was_saved(stopped: tuple[Path, LexloomError]) -> None:
+    """The last of these: it takes the damaged checkpoint away, and the run goes on."""
     out, _ = stopped
     assert [step for step, _ in checkpoint.whole(out / "checkpoints")] == [5, 10]
     files.remove(out / "checkpoints" / "step-000000010")
@@ -84,7 +147,7 @@ from tests import tiny
 
 recipe, room = Path(sys.argv[1]), int(sys.argv[2])
 sizes = {"steps": 3, "batch_tokens": 131072, "micro_batch_tokens": 131072, "dtype": "float32"}
-settings = [f"pretrain.train.{name}={value}" for name, value in sizes.items()]
+settings = [f"pretrain.train.{name}={value}" for name, value in sizes.items()] + ["prepare.split.validation=0"]
 lexloom.pretrain(recipe, out=recipe.parent / "small", settings=["pretrain.train.steps=1"])  # libraries and threads are there now
 if room:
     held = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize"))) << 10
@@ -95,6 +158,7 @@ lexloom.pretrain(recipe, out=recipe.parent / f"room-{room}", settings=settings)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the size of a process from /proc")
 def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches(tmp_path: Path) -> None:
+    """R14: the batch stays what it is, its gradient too, and no more than the one step is done again."""
     recipe = tiny.write(tmp_path)
     found = {}
     for room in (0, 900):
@@ -102,5 +166,10 @@ def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches(tmp_path: Pat
         done = subprocess.run(command, cwd=tiny.ROOT, env={**tiny.ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         assert ("out of memory at step 1; micro-batches are halved" in done.stderr) is (room > 0)
-        found[room] = [line["loss"] for line in read(tmp_path / f"room-{room}")]
-    assert found[900] == pytest.approx(found[0], rel=1e-5)
+        found[room] = read(tmp_path / f"room-{room}")
+    whole, cut = found[0], found[900]
+    assert [line["step"] for line in cut] == [1, 2, 3] and cut[0]["cut"] > 1 and "cut" not in whole[0]
+    assert [line["tokens"] for line in cut] == [line["tokens"] for line in whole]
+    for name in ("loss", "gradient_norm"):
+        assert cut[0][name] == pytest.approx(whole[0][name], rel=1e-6)
+    assert [line["loss"] for line in cut] == pytest.approx([line["loss"] for line in whole], rel=1e-5)

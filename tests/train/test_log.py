@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,6 +114,69 @@ def test_truncate_drops_what_came_after_and_keeps_the_rest_to_the_byte(tmp_path:
     assert steps(tmp_path) == [1]
 
 
+GOOD = st.builds(lambda step: b'{"step": %d, "loss": 1.5}\n' % step, st.integers(0, 30))
+JUNK = st.sampled_from([b"\0" * 70 + b"\n", b"\r\n", b"\n", b'{"step": 7', b'{"step": 3}\r', b'{"loss": 1}\n', b"x" * 300 + b"\n"])
+
+
+def step_of(raw: bytes) -> int | None:
+    match = re.fullmatch(rb'\{"step": (\d+)(, "loss": 1.5)?\}\s*\n', raw)
+    return int(match[1]) if match else None
+
+
+@given(st.lists(GOOD | JUNK, max_size=12), st.integers(0, 20) | st.none(), st.sampled_from([1, 7, 64, 1 << 16]))
+def test_any_log_is_cut_behind_a_line_that_stays(
+    tmp_path_factory: pytest.TempPathFactory, found: list[bytes], after: int | None, block: int
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    path = folder / log.METRICS
+    path.write_bytes(b"".join(found))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "BLOCK_BYTES", block)
+        writer = MetricsLog(folder, tensorboard=False)
+        writer.truncate(after)
+    left = path.read_bytes()
+    assert b"".join(found).startswith(left)
+    last = json.loads(left.splitlines()[-1])["step"] if left else -1
+    assert writer.last_step == last <= (30 if after is None else after)
+    writer.write({"step": last + 1})
+    writer.close()
+    assert path.read_bytes().startswith(left) and path.read_bytes().count(b"\n") == left.count(b"\n") + 1
+    whole = [step for raw in io.BytesIO(b"".join(found)) if (step := step_of(raw)) is not None]
+    if whole == sorted(set(whole)):  # a log as it is written, with damage in it
+        assert last == max((step for step in whole if after is None or step <= after), default=-1)
+
+
+def test_a_line_that_is_too_long_is_not_held_in_memory_and_not_taken(tmp_path: Path) -> None:
+    write(tmp_path, 1, 3)
+    path = tmp_path / log.METRICS
+    good = path.read_bytes()
+    path.write_bytes(good + b'{"step": 4, "x": "' + b"x" * 3 * log.MAX_LINE_BYTES + b'"}\n')
+    assert MetricsLog(tmp_path, tensorboard=False).last_step == 3
+    assert path.read_bytes() == good
+
+
+def bytes_read() -> int:
+    """By this process, through any call, from any file."""
+    (line,) = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar")]
+    return int(line.split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes by /proc")
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_log_of_a_million_lines_is_not_read_to_go_on(tmp_path: Path, tensorboard: bool) -> None:
+    write(tmp_path / "first", 1, 1, tensorboard=True)  # the libraries are there now
+    with (tmp_path / log.METRICS).open("w") as file:
+        file.writelines(f'{{"step": {step}, "loss": 1.0, "parts": {{"masked-lm": 1.0}}}}\n' for step in range(1, 1_000_001))
+    (tmp_path / "events.out.tfevents.1700000000.lexloom").write_bytes(b"\0" * 40_000_000)
+    whole, before = (tmp_path / log.METRICS).stat().st_size, bytes_read()
+    with MetricsLog(tmp_path, tensorboard=tensorboard) as writer:
+        writer.truncate(999_990)
+        assert writer.last_step == 999_990
+        writer.write({"step": 999_991, "loss": 2.0})
+    assert bytes_read() - before < 1_000_000 < whole / 40
+    assert (tmp_path / log.METRICS).stat().st_size < whole
+
+
 def test_an_empty_folder_and_an_empty_file(tmp_path: Path) -> None:
     assert read(tmp_path / "none") == []
     (tmp_path / log.METRICS).touch()
@@ -123,16 +188,43 @@ def test_an_empty_folder_and_an_empty_file(tmp_path: Path) -> None:
 def test_tensorboard_shows_a_resumed_run_without_doubles_or_gaps(tmp_path: Path) -> None:
     write(tmp_path, 1, 10, tensorboard=True)
     assert [step for step, _ in points(tmp_path, "train/loss")] == list(range(1, 11))
+    (old,) = tmp_path.glob("*tfevents*")
+    before = old.read_bytes()
     with MetricsLog(tmp_path) as writer:
         writer.truncate(6)
-        assert [step for step, _ in points(tmp_path, "train/loss")] == list(range(1, 7))
         for step in range(7, 13):
             writer.write({"step": step, "loss": 2.0, "parts": {"masked-lm": 1.0}, "validation": {"loss": 3.0, "parts": {"masked-lm": 2.5}}})
     found = points(tmp_path, "train/loss")
     assert [step for step, _ in found] == list(range(1, 13)) and found[6:] == [(step, 2.0) for step in range(7, 13)]
     assert points(tmp_path, "validation/parts/masked-lm") == [(step, 2.5) for step in range(7, 13)]
     assert points(tmp_path, "train/parts/masked-lm")[0] == (1, 1.0)
-    assert len([file for file in tmp_path.glob("*tfevents*") if file.stat().st_size]) == 1
+    assert old.read_bytes() == before and len(list(tmp_path.glob("*tfevents*"))) == 2
+
+
+def test_tensorboard_reads_on_past_a_record_that_a_kill_has_cut(tmp_path: Path) -> None:
+    write(tmp_path, 1, 10, tensorboard=True)
+    (old,) = tmp_path.glob("*tfevents*")
+    old.write_bytes(old.read_bytes()[:-9])
+    with MetricsLog(tmp_path) as writer:
+        writer.truncate(9)
+        writer.write({"step": 10, "loss": 5.0})
+    assert [step for step, _ in points(tmp_path, "train/loss")] == list(range(1, 11))
+
+
+def test_event_files_that_were_removed_are_made_from_all_of_the_log(tmp_path: Path) -> None:
+    write(tmp_path, 1, 10)
+    write(tmp_path, 11, 12, tensorboard=True)
+    assert [step for step, _ in points(tmp_path, "train/loss")] == list(range(1, 13))
+
+
+def test_sessions_follow_each_other_under_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    write(tmp_path, 1, 10, tensorboard=True)
+    (old,) = tmp_path.glob("*tfevents*")
+    old.rename(old.with_name(f"events.out.tfevents.{9 * 10**18}.lexloom"))
+    with MetricsLog(tmp_path) as writer:
+        writer.truncate(6)
+        writer.write({"step": 7, "loss": 5.0})
+    assert [step for step, _ in points(tmp_path, "train/loss")] == list(range(1, 8))
 
 
 def test_a_tensorboard_that_is_looking_forgets_the_old_file(tmp_path: Path) -> None:
@@ -154,7 +246,7 @@ def test_event_files_of_others_are_left_alone(tmp_path: Path) -> None:
     write(tmp_path, 1, 2, tensorboard=True)
     for step in range(3, 9):
         write(tmp_path, step, step, tensorboard=True)
-    assert other.exists() and len(list(tmp_path.glob("*.lexloom"))) == 2
+    assert other.read_bytes() == b"" and len(list(tmp_path.glob("*.lexloom"))) == 7
     assert [step for step, _ in points(tmp_path, "train/loss")] == list(range(1, 9))
 
 

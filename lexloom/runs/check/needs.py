@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ from torch.utils._pytree import tree_leaves
 from lexloom import keys
 from lexloom.batch import Batch
 from lexloom.compute import Compute
-from lexloom.config import Config
 from lexloom.console import size
-from lexloom.models.base import Architecture, Network
+from lexloom.models.base import Network
 from lexloom.objectives.base import Objective
 from lexloom.runs.check.findings import Findings
 from lexloom.train.optim import AdamW
@@ -35,10 +33,10 @@ from lexloom.train.step import Step, prepared
 
 PROGRAM_BYTES = 600_000_000
 """Python, torch, the other libraries of a run, and what they load for the first step."""
-HEAP, KEPT = 1.4, 0.7
-"""What the C library's heap takes for each byte that is live at a step's peak, and what share of that it does not give back.
+HEAP = 1.4
+"""What the C library's heap takes for each byte that is live at a step's peak.
 
-These three were measured over runs of bert-tiny, -mini and -small, in fp32 and bf16, on Linux with glibc.
+These two were measured over runs of bert-tiny, -mini and -small, in fp32 and bf16, on Linux with glibc.
 """
 _BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}
 
@@ -79,7 +77,7 @@ class Memory:
         weights: the network's compute copy, 0 where it computes in fp32 and the masters serve.
         masters, moments, gradients: the optimizer's, in fp32.
         step: activations of a micro-batch and the gradients that come back through them, at their peak.
-        saving: what a checkpoint takes while it is written, what the heap kept of the last step with it; never at once with `step`.
+        saving: the copy that a checkpoint is written from beside the steps; where memory is short it is done without.
     """
 
     program: int
@@ -93,21 +91,16 @@ class Memory:
     @property
     def peak(self) -> int:
         """All together."""
-        return self.program + self.weights + self.masters + self.moments + self.gradients + max(self.step, self.saving)
+        return self.least + self.saving
+
+    @property
+    def least(self) -> int:
+        """What it cannot do without."""
+        return self.program + self.weights + self.masters + self.moments + self.gradients + self.step
 
     def plain(self) -> dict[str, int]:
         """As JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"peak": self.peak}
-
-
-def on_meta(kind: type[Architecture], config: Config, roles: Iterable[str], labels: int = 2) -> Network:
-    """A network without storage."""
-    wanted = frozenset(roles)
-    with torch.device("meta"):
-        backbone = kind(config, pooler=kind.pooled(wanted))
-        network = Network(backbone, {role: backbone.head(role, labels) for role in sorted(wanted)}, labels)
-    network.tie()
-    return network
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"least": self.least, "peak": self.peak}
 
 
 def memory(network: Network, objective: Objective, *, rows: int, length: int, dtype: str) -> Memory:
@@ -123,7 +116,7 @@ def memory(network: Network, objective: Objective, *, rows: int, length: int, dt
     cast = p * (width + 4) if width < 4 else 0  # after the backward: gradients as they came, and in fp32
     copied = 0 if width >= 4 else p * width
     held = round(HEAP * max(step, cast))
-    return Memory(PROGRAM_BYTES, copied, 4 * p, 8 * p, 4 * p, held, 16 * p + round(KEPT * held))
+    return Memory(PROGRAM_BYTES, copied, 4 * p, 8 * p, 4 * p, held, 12 * p)
 
 
 def example(objective: Objective, rows: int, length: int) -> Batch:
@@ -216,12 +209,12 @@ def report_memory(name: str, found: Memory, device: str, micro_batch_tokens: int
     rows = [{"what": what, "size": size(amount), "bytes": amount} for what, amount in found.plain().items()]
     findings.table(f"memory of {name}, about", {"what": "what", "size": "size"}, rows)
     total, free = available(device)
-    if found.peak > total:
+    if found.least > total:
         do = f"smaller micro_batch_tokens than {micro_batch_tokens:,}, or a smaller model"
-        what = f"{name} takes about {size(found.peak)} of memory, and this machine has {size(total)}"
+        what = f"{name} takes at least {size(found.least)} of memory, and this machine has {size(total)}"
         findings.add("error", "memory", where, what, do, blame="config")
-    elif found.peak > free:
-        what = f"{name} takes about {size(found.peak)} of memory, and {size(free)} are free now"
+    elif found.least > free:
+        what = f"{name} takes at least {size(found.least)} of memory, and {size(free)} are free now"
         findings.add("warning", "memory", where, what, "end other programs, or set smaller micro_batch_tokens")
 
 

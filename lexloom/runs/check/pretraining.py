@@ -191,7 +191,7 @@ class _Phase:
         self.where, self.findings, self.train = where, findings, phase.train
         if missing := objective.needs - start.kind.ABILITIES:
             raise ConfigError(f"{start.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing), where=where)
-        self.network = needs.on_meta(start.kind, start.config, objective.roles)
+        self.network = Network.planned(start.kind, start.config, objective.roles)
         longest = max(self.train.lengths)
         if longest > self.network.backbone.max_length:
             most = f"at most {self.network.backbone.max_length}"

@@ -12,6 +12,7 @@ from lexloom import compute
 from lexloom.console import Console, size
 from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.hub.bundle import Bundle
+from lexloom.models.base import Network
 from lexloom.objectives.base import Vocabulary
 from lexloom.runs import components
 from lexloom.runs import recipe as recipes
@@ -157,7 +158,7 @@ class _Tuned:
 
     def _takes(self, task: Task, start: Start, longest: int) -> None:
         train = self.tuning.train
-        network = needs.on_meta(start.kind, start.config, task.roles, labels=max(1, len(task.labels)))
+        network = Network.planned(start.kind, start.config, task.roles, labels=max(1, len(task.labels)))
         total = needs.Parameters.of(network).total
         rows = max(1, min(train.batch_rows, train.micro_batch_tokens // longest))
         chosen = compute.choose(train, steps=1)
