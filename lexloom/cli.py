@@ -343,7 +343,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # `tokenizers` brings a network client along; here it stays off
     console = Console(json="--json" in sys.argv)
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="lexloom")
     except LexloomError as error:
         console.error(error)
         sys.exit(error.exit_code)
@@ -361,7 +361,3 @@ def main() -> None:
             traceback.print_exc()
         console.error(LexloomError(f"this is a fault of lexloom: {type(error).__name__}: {error}", hint="run it again with -v for where"))
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

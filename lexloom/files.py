@@ -1,4 +1,4 @@
-"""Atomic files and folders, manifests, digests and locks: the only code that writes.
+"""Atomic files and folders, manifests and digests: the only code that writes.
 
 A file appears whole or not at all (temporary name, fsync, rename, fsync of the folder). A folder with a manifest exists only
 once its `manifest.json`, written last, lists every file with size and SHA-256.
@@ -13,18 +13,16 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lexloom.errors import BusyError, CheckpointError, DiskFullError, FormatError, LexloomError
+from lexloom.errors import CheckpointError, DiskFullError, FormatError, LexloomError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _writing: set[Path] = set()  # the temporary files and folders that this process is at work on
-_locks: set[int] = set()  # open files whose locks this process holds
 
 
 def digest(path: Path) -> str:
@@ -53,7 +51,7 @@ def make_folder(folder: Path | str) -> None:
     folder = Path(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     if missing:
-        with _telling(folder):
+        with telling(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for path in missing:
                 sync_folder(path.parent)
@@ -77,7 +75,7 @@ def check_room(folder: Path | str, needed: int, what: str) -> None:
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def telling(path: Path) -> Iterator[None]:
     """Says in words that the disk is full."""
     try:
         yield
@@ -109,7 +107,7 @@ def replacing(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     encoding = None if "b" in mode else "utf-8"
-    with _telling(path), _working(temporary):
+    with telling(path), _working(temporary):
         try:
             with temporary.open(mode, encoding=encoding) as file:
                 _claim(file.fileno())
@@ -203,7 +201,7 @@ def new_folder(path: Path | str, **about: Any) -> Iterator[Path]:
     sweep(path.parent)
     temporary, older = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old.part"))
     remove(temporary)
-    with _telling(path), _working(temporary, older):
+    with telling(path), _working(temporary, older):
         temporary.mkdir()
         handle = os.open(temporary, os.O_RDONLY)
         try:
@@ -361,62 +359,6 @@ def remove(path: Path | str) -> None:
             with suppress(OSError):
                 sync_folder(path.parent)
         shutil.rmtree(gone)
-
-
-@contextmanager
-def locked(folder: Path | str) -> Iterator[None]:
-    """Makes this process the only writer of `folder`, and removes what a killed one left half made in it.
-
-    The kernel drops the lock when the process dies, however it dies, and its children do not inherit it.
-
-    Raises:
-        BusyError: another process, or another part of this one, holds it; its PID and host are named. Nothing is waited for.
-    """
-    folder = Path(folder)
-    make_folder(folder)
-    owner = os.getpid()
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            got = _holder(file) or "an unknown process"
-            hint = "wait for it, or choose another --out"
-            raise BusyError("another process works in this folder", got=got, where=str(folder), hint=hint) from None
-        _locks.add(file.fileno())
-        try:
-            with _telling(folder / ".lock"):
-                file.truncate(0)
-                file.write(f"process {owner} on {os.uname().nodename}")
-                file.flush()
-            sweep(folder)
-            yield
-        finally:
-            _locks.discard(file.fileno())
-            if os.getpid() == owner:
-                file.truncate(0)
-
-
-def _holder(file: IO[str]) -> str:
-    """Who holds a lock, in its own words, which it writes a moment after it got it."""
-    for _ in range(20):
-        file.seek(0)
-        if told := file.read(200):
-            return told
-        time.sleep(0.01)
-    return ""
-
-
-def _let_go() -> None:
-    """In a forked child: puts nothing in the place of the open lock files. It would hold its parent's locks after the parent's death."""
-    for handle in _locks:
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, handle, inheritable=False)
-        os.close(nothing)
-    _locks.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
 
 
 def once(path: Path | str, make: Callable[[Path], None], **about: Any) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +75,22 @@ def in_child(child_environment: dict[str, str]) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def start(child_environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Python code in a child and waits for its first line."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(code: str, *arguments: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        child = subprocess.Popen(command, env=child_environment, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+        running.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        return child
+
+    yield begin
+    for child in running:
+        child.kill()
+        child.communicate()

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; damage is seen; locks die with their process."""
+"""Files appear whole or not at all; damage is seen."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,32 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexloom import files
-from lexloom.errors import BusyError, CheckpointError, FormatError
+from lexloom.errors import CheckpointError, FormatError
+from lexloom.lock import locked
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec=None)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-
-
-@pytest.fixture
-def start(child_environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts Python code in a child and waits for its first line."""
-    running: list[subprocess.Popen[str]] = []
-
-    def begin(code: str, *arguments: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        child = subprocess.Popen(command, env=child_environment, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
-        running.append(child)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        return child
-
-    yield begin
-    for child in running:
-        child.kill()
-        child.communicate()
 
 
 def names(folder: Path) -> list[str]:
@@ -325,7 +306,7 @@ def test_what_an_earlier_process_of_the_same_number_left_is_swept_and_what_is_be
         files.write_text(folder / "a.txt", "whole")
     os.close(handle)
     assert names(tmp_path) == [f".held.{os.getpid()}.part", "x", "y"]
-    with files.locked(tmp_path):
+    with locked(tmp_path):
         assert names(tmp_path) == [".lock", "x", "y"], "who is alone in a folder clears it up"
 
 
@@ -338,61 +319,3 @@ def test_remove_takes_files_folders_and_links_not_their_targets(tmp_path: Path) 
     files.remove(make(tmp_path / "gone"))
     assert names(tmp_path) == ["kept"]
     files.verify(kept)
-
-
-# Locks
-
-HOLD = """
-import sys, time
-from lexloom import files
-with files.locked(sys.argv[1]):
-    print("ready", flush=True); sys.stdin.readline()
-"""
-
-
-def test_a_second_process_is_refused_and_told_who_works_there(tmp_path: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
-    child = start(HOLD, tmp_path)
-    with pytest.raises(BusyError, match=f"process {child.pid} on {os.uname().nodename}"), files.locked(tmp_path):
-        pass
-    child.communicate("\n")
-    with files.locked(tmp_path):
-        pass
-
-
-@pytest.mark.kill
-def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
-    child = start(HOLD, tmp_path)
-    child.kill()
-    child.wait()
-    with files.locked(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()}"), files.locked(tmp_path):
-        pass
-
-
-@pytest.mark.kill
-def test_the_lock_of_a_killed_process_is_free_though_its_child_lives_on(
-    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
-) -> None:
-    code = """
-import os, sys, time
-from lexloom import files
-with files.locked(sys.argv[1]):
-    if os.fork():
-        time.sleep(60)
-    print("ready", flush=True)
-    sys.stdin.read()
-    os._exit(0)
-"""
-    child = start(code, tmp_path)
-    with pytest.raises(BusyError), files.locked(tmp_path):
-        pass
-    child.kill()
-    child.wait()
-    with files.locked(tmp_path):
-        pass
-    child.communicate()
-
-
-def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError), files.locked(tmp_path / "new"):
-            raise ZeroDivisionError

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "lexloom"
 ROOMS = [
-    "config registry errors batch console files keys compute svg",
+    "config registry errors batch console files keys lock compute svg",
     "text nn",
     "models vectors",
     "objectives",
@@ -18,7 +18,8 @@ ROOMS = [
     "train hub",
     "compress rl explain audit plan",
     "runs serve",
-    "cli sklearn __main__",
+    "cli sklearn",
+    "__main__",
 ]
 FLOOR = {room: height for height, rooms in enumerate(ROOMS) for room in rooms.split()}
 BASES_ONLY = {("train", room) for room in ("models", "objectives", "tasks")}

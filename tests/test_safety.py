@@ -31,7 +31,7 @@ CALLS = {
 }
 FORBIDDEN_MODULES = {name: why for why, names in MODULES.items() for name in names.split()}
 FORBIDDEN_CALLS = {name: why for why, names in CALLS.items() for name in names.split()}
-WRITERS = {"files.py", "train/log.py"}
+WRITERS = {"files.py", "lock.py", "train/log.py"}
 ALIASES = {"numpy": "np", "pandas": "pd"}
 
 

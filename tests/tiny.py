@@ -10,7 +10,7 @@ from pathlib import Path
 from lexloom import files, keys
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-m", "lexloom.cli"]
+COMMAND = [sys.executable, "-m", "lexloom"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}  # children find the package whether or not it is installed
 RECIPE = """\
 name: tiny

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from lexloom import files
 from lexloom.console import Console
+from lexloom.lock import locked
 from lexloom.runs.prepare import prepare
 from lexloom.runs.recipe import Plan
 from lexloom.runs.stage import Stage, content
@@ -72,7 +73,7 @@ class Run:
                 self.console = Console(quiet=True)
                 self._make()
                 return self.folder
-            with files.locked(self.folder):
+            with locked(self.folder):
                 self._write_recipe()
                 files.write_json(self.folder / "environment.json", compute.environment())
                 self._make()

@@ -125,7 +125,7 @@ def launched(devices: str | None, arguments: Sequence[str]) -> int | None:
     n = wanted(devices)
     if n == 1 or asked() > 1:
         return None
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "lexloom.cli"]
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "lexloom"]
     return _ended(subprocess.Popen([sys.executable, *start, *arguments], start_new_session=os.name == "posix"))
 
 

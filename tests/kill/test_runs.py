@@ -20,6 +20,7 @@ from safetensors.torch import save as to_bytes
 
 from lexloom import files
 from lexloom.errors import BusyError
+from lexloom.lock import locked
 from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
@@ -323,13 +324,13 @@ def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_it_free(run
         second = runs.go("shared", "steps=900")
         assert second.value == 1 and f"process {first.pid} on {os.uname().nodename}" in second.output
         began = time.monotonic()
-        with pytest.raises(BusyError, match=f"process {first.pid} on "), files.locked(run):
+        with pytest.raises(BusyError, match=f"process {first.pid} on "), locked(run):
             pass
         assert time.monotonic() - began < 1, "the second waited"
     finally:
         first.kill()
         first.wait()
-    with files.locked(run):
+    with locked(run):
         pass
     lines = (run / "pretrain" / "metrics.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["step"] for line in lines[:-1]] == list(range(1, len(lines)))

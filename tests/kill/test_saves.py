@@ -11,6 +11,7 @@ import torch
 
 from lexloom import files
 from lexloom.errors import CheckpointError
+from lexloom.lock import locked
 from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests.kill import subjects
@@ -188,7 +189,7 @@ def test_a_file_killed_at_each_call_is_the_old_one_or_the_new(faulty: Rig, tmp_p
         assert path.read_bytes() in (b"old", new)
         done = faulty.do("many", tmp_path, full=n, path=str(path))
         assert path.read_bytes() == new or (path.read_bytes() == b"old" and done.found["error"] == "DiskFullError")
-        with files.locked(path.parent):
+        with locked(path.parent):
             assert names(path.parent) == [".lock", "a.bin"]
 
 

@@ -14,6 +14,7 @@ import lexloom
 from lexloom import files
 from lexloom.console import Console
 from lexloom.errors import BusyError
+from lexloom.lock import locked
 from lexloom.runs import recipe
 from lexloom.runs.run import Run
 from lexloom.train.log import read
@@ -101,7 +102,7 @@ def test_a_changed_stage_is_kept_aside(tmp_path: Path) -> None:
 
 
 def test_two_writers_are_one_too_many(done: Path) -> None:
-    with files.locked(done), pytest.raises(BusyError, match=str(os.getpid())):
+    with locked(done), pytest.raises(BusyError, match=str(os.getpid())):
         lexloom.run(done.parent / "recipe.yaml", out=done)
 
 

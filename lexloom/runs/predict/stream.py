@@ -16,6 +16,7 @@ from lexloom import files
 from lexloom.console import Console, count
 from lexloom.errors import ConfigError, DataError, Interrupted, LexloomError
 from lexloom.hub.bundle import Bundle, load
+from lexloom.lock import locked
 from lexloom.runs.interrupt import on_signal
 from lexloom.runs.predict.inputs import Input, Model, Reader, Refused
 from lexloom.runs.predict.outputs import output_format, schema_of, writing
@@ -164,7 +165,7 @@ class _Prediction:
     def run(self, aside: Aside, *, restart: bool) -> Predicted:
         """Predicts what is missing, joins the parts, and removes them."""
         began = time.perf_counter()
-        with files.locked(self.parts.folder):
+        with locked(self.parts.folder):
             if changed := self.parts.open(restart=restart):
                 self.console.warn(f"{', '.join(changed)} changed since {self.parts.folder} was written: its parts are not used")
             done = self.parts.total
