@@ -61,12 +61,14 @@ prepare:
   split: {{validation: 0.04}}
 tokenizer: {{kind: wordpiece, vocab_size: 6000, lowercase: true}}
 pretrain:
-  # A small network on little text. What got it off the ground in minutes: weights that do not start too small for its width,
-  # no dropout, many small steps, and more masked words a text than the customary 15 % (Wettig et al. 2022).
+  # A small network on little text. What got it off the ground in minutes: weights that do not start too small for its width, heads
+  # that start at the neighbours of each word, no dropout, many small steps, and more masked words a text than the customary 15 %
+  # (Wettig et al. 2022).
   model:
     kind: bert
     preset: bert-tiny
     initializer_range: 0.08
+    initialization: mimetic
     hidden_dropout_prob: 0.0
     attention_probs_dropout_prob: 0.0
     classifier_dropout: 0.1
