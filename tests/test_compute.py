@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -32,3 +34,29 @@ def test_overrides_win_and_choices_say_why() -> None:
 def test_an_unknown_device_is_an_error(device: str) -> None:
     with pytest.raises(ConfigError, match="unknown device"):
         compute.choose(ComputeConfig(device=device), steps=1)
+
+
+FAULTS = """
+import resource, sys
+import torch
+from lexloom import compute
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(8 << 20).add_(1)  # 32 MB, written whole
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+print(compute.keep_memory())
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"), reason="only glibc is told to keep memory")
+def test_memory_that_is_kept_costs_no_new_pages() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=300, check=True)
+    before, kept, after = done.stdout.split()
+    assert kept == "True" and int(after) < int(before) / 100

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 import lexloom
-from lexloom import files
+from lexloom import compute, files
 from lexloom.console import Console, count
 from lexloom.errors import ConfigError, DataError, Interrupted, LexloomError
 from lexloom.hub.bundle import Bundle, load
@@ -114,6 +114,7 @@ def predict_file(
         if model.task is None:
             raise LexloomError("this bundle has no task to answer", hint="fine-tune it: lexloom finetune")
         model.to(device, dtype=dtype)
+        compute.keep_memory()
     sources = [survey(file, encoding=encoding, digest=True) for file in files_of(source)[0]]
     given = columns if isinstance(columns, ColumnsConfig | None) else ColumnsConfig.read(dict(columns))
     work = _Prediction(model, sources, output, given, max(1, batch_rows), options, console)
