@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +88,15 @@ class Ours:
     """lexloom's loop: collation, forward, backward, clipping and AdamW over fp32 masters.
 
     Args:
+        size: the fields of a `Size`.
         overrides: of what `compute.choose` picks: dtype, threads, compile.
     """
 
-    def __init__(self, size: Size, **overrides: Any) -> None:
+    def __init__(self, size: Mapping[str, Any], **overrides: Any) -> None:
+        size = Size(**size)
         self.chosen = compute.choose(compute.ComputeConfig(**overrides), steps=10**6)
         self.chosen.apply()
+        self.about = self.chosen.line()
         vocabulary = Vocabulary(size.vocabulary, SPECIAL[4], frozenset(SPECIAL), FILLS)
         self.objective = MaskedLM(MaskedLMConfig(rate=size.rate), vocabulary)
         network = Network.build(Bert, BertConfig.read(size.config()), ("masked-lm",), seed=1)
@@ -121,7 +125,7 @@ class TrainerPeer:
         bf16: autocast; compile: `torch_compile`; attention: `eager` or `sdpa`.
     """
 
-    def __init__(self, size: Size, *, bf16: bool, compile: bool = False, attention: str = "sdpa") -> None:
+    def __init__(self, size: Mapping[str, Any], *, bf16: bool, compile: bool = False, attention: str = "sdpa") -> None:
         from transformers import BertConfig as TheirConfig
         from transformers import (
             BertForMaskedLM,
@@ -132,6 +136,8 @@ class TrainerPeer:
             TrainerCallback,
             TrainingArguments,
         )
+
+        size = Size(**size)
 
         class Clock(TrainerCallback):
             def __init__(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from _bert import Size
+
+from lexloom import compute
 
 Product = tuple[str, int, tuple[int, ...], tuple[int, ...]]
 
@@ -40,8 +43,13 @@ def milliseconds(left: tuple[int, ...], right: tuple[int, ...], dtype: torch.dty
 class Floor:
     """The products of a step alone, one after the other."""
 
-    def __init__(self, size: Size, dtype: torch.dtype) -> None:
-        self.work = [(times, torch.randn(left, dtype=dtype), torch.randn(right, dtype=dtype)) for _, times, left, right in products(size)]
+    def __init__(self, size: Mapping[str, Any]) -> None:
+        chosen = compute.for_inference(dtype="auto")
+        chosen.apply()
+        self.work = [
+            (times, torch.randn(left).to(chosen.torch_dtype), torch.randn(right).to(chosen.torch_dtype))
+            for _, times, left, right in products(Size(**size))
+        ]
 
     def steps(self, n: int) -> float:
         """Seconds of `n` steps' products."""

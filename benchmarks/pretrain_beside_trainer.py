@@ -17,11 +17,9 @@ from functools import partial
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from _bert import Ours, Size, TrainerPeer
-from _floor import Floor
+from _apart import Apart
+from _bert import Size
 from _paired import paired, show
-
-from lexloom import compute
 
 
 def size_of(text: str, tokens: int, vocabulary: int) -> Size:
@@ -30,19 +28,21 @@ def size_of(text: str, tokens: int, vocabulary: int) -> Size:
     return Size(layers, width, vocabulary, length, max(1, tokens // length))
 
 
-def sides_of(size: Size, options: argparse.Namespace) -> dict[str, Ours | TrainerPeer | Floor]:
-    """Ours twice, what the Trainer can do, and the matrix products alone."""
-    sides: dict[str, Ours | TrainerPeer | Floor] = {
-        "lexloom, same work": Ours(size, compile=options.compile, dtype=options.dtype),
-        "lexloom, our recipe": Ours(dataclasses.replace(size, dropout=0.0), compile=options.compile, dtype=options.dtype),
-        "matrix products alone": Floor(size, compute.DTYPES[compute.for_inference(dtype="auto").dtype]),
-        "Trainer bf16, sdpa": TrainerPeer(size, bf16=True, attention="sdpa"),
-        "Trainer bf16, eager": TrainerPeer(size, bf16=True, attention="eager"),
-    }
+OURS = ("lexloom, same work", "lexloom, our recipe")
+
+
+def sides_of(size: Size, options: argparse.Namespace) -> dict[str, Apart]:
+    """Ours twice, the matrix products alone, and what the Trainer can do."""
+    same, mine = dataclasses.asdict(size), dataclasses.asdict(dataclasses.replace(size, dropout=0.0))
+    chosen = {"compile": options.compile, "dtype": options.dtype}
+    sides = {name: Apart("_bert", "Ours", size=of, **chosen) for name, of in zip(OURS, (same, mine), strict=True)}
+    sides["matrix products alone"] = Apart("_floor", "Floor", size=same)
+    for attention in ("sdpa", "eager"):
+        sides[f"Trainer bf16, {attention}"] = Apart("_bert", "TrainerPeer", size=same, bf16=True, attention=attention)
     if options.their_compile:
-        sides["Trainer bf16, compiled"] = TrainerPeer(size, bf16=True, compile=True, attention="eager")
+        sides["Trainer bf16, compiled"] = Apart("_bert", "TrainerPeer", size=same, bf16=True, compile=True, attention="eager")
     if options.fp32:
-        sides["Trainer fp32"] = TrainerPeer(size, bf16=False)
+        sides["Trainer fp32"] = Apart("_bert", "TrainerPeer", size=same, bf16=False)
     return sides
 
 
@@ -61,11 +61,9 @@ def main() -> None:
     for text in options.sizes:
         size = size_of(text, options.tokens, options.vocabulary)
         sides = sides_of(size, options)
-        ours = [name for name, side in sides.items() if isinstance(side, Ours)]
-        chosen = next(side for side in sides.values() if isinstance(side, Ours)).chosen
-        print(f"{size}; {compute.cores()} threads, {chosen.line()}")
+        print(f"{size}; {sides[OURS[0]].about}", flush=True)
         times = paired({name: partial(side.steps, options.steps) for name, side in sides.items()}, rounds=options.rounds)
-        show(f"pre-training, {size}", times, ours, amount=options.steps * size.tokens, unit="tokens")
+        show(f"pre-training, {size}", times, OURS, amount=options.steps * size.tokens, unit="tokens")
 
 
 if __name__ == "__main__":

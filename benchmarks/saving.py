@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -43,7 +44,7 @@ LINE = (
 
 def saving(size: Size, folder: Path, rounds: int, steps: int) -> None:
     """Steps alone, beside a save, and after a save that they waited for."""
-    side = Ours(size, compile=False)
+    side = Ours(dataclasses.asdict(size), compile=False)
     stalls: dict[bool, list[float]] = {True: [], False: []}
     n_bytes = checkpoint.size(side.optimizer, STATE)
     print(f"{size}; a checkpoint of {n_bytes / 1e6:,.0f} MB; {side.chosen.line()}")

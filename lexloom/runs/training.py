@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step, prepared
 
 SAVE_SECONDS = 300.0
+RECENT_STEPS = 50  # that the speed shown is of; one step alone jumps
 LONG_SECONDS = 900.0  # from which compiling pays where only a time is given
 EVALUATIONS = 20  # over a training whose steps only the clock knows
 
@@ -164,6 +166,7 @@ class Training:
             line = log.truncate(self.begin)
             saved = time.perf_counter()
             since = saved - self.state["seconds"]
+            recent = deque[StepInfo](maxlen=RECENT_STEPS)
             for info in self._watched():
                 self._saved(self.saver.check)
                 self.state["tokens"] += info.tokens
@@ -172,7 +175,9 @@ class Training:
                 if self._due(info.step, self.config.evaluate_every) or info.step == self.source.steps:
                     line |= self._evaluate(info.step)
                 log.write(line)
-                progress.update(info.step, loss=info.loss, tokens_per_second=info.tokens / info.seconds)
+                recent.append(info)
+                pace = sum(each.tokens for each in recent) / sum(each.seconds for each in recent)
+                progress.update(info.step, loss=info.loss, tokens_per_second=pace)
                 signalled = stop.number  # looked at once a step: one that comes after this waits, or "saved" would not be true
                 patient = self.config.patience is None or self.state["waited"] < self.config.patience
                 halt = self.world.any(not patient or signalled is not None)
