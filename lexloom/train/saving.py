@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 import torch
 from torch import Tensor
 
+from lexloom import compute
 from lexloom.train import checkpoint
 from lexloom.train.checkpoint import Best, Resumable
 from lexloom.train.tensorfile import n_bytes
@@ -124,7 +124,7 @@ class Saver:
         """A copy of what is to be saved, or None where memory is too short for one."""
         if self._copy is None:
             needed = sum(map(n_bytes, (*source.masters.values(), *source.state().values())))
-            if available() < ROOM * needed:
+            if compute.memory()[1] < ROOM * needed:
                 return None
             try:
                 self._copy = Snapshot(source)
@@ -149,15 +149,3 @@ class Saver:
             return False
         self._thread = thread
         return True
-
-
-def available() -> int:
-    """Bytes of memory that may be taken without pushing anything out, on this machine and in the container around this process."""
-    found = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no container, or none with a limit
-        return found
-    return min(found, limit - used + int(pages.get("inactive_file", 0)))

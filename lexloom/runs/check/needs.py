@@ -10,17 +10,15 @@ import statistics
 import time
 import weakref
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lexloom import keys
+from lexloom import compute, keys
 from lexloom.batch import Batch
 from lexloom.compute import Compute
 from lexloom.console import size
@@ -208,7 +206,7 @@ def report_memory(name: str, found: Memory, device: str, micro_batch_tokens: int
     """The table of what memory goes to, and whether there is as much."""
     rows = [{"what": what, "size": size(amount), "bytes": amount} for what, amount in found.plain().items()]
     findings.table(f"memory of {name}, about", {"what": "what", "size": "size"}, rows)
-    total, free = available(device)
+    total, free = compute.memory(device)
     if found.least > total:
         do = f"smaller micro_batch_tokens than {micro_batch_tokens:,}, or a smaller model"
         what = f"{name} takes at least {size(found.least)} of memory, and this machine has {size(total)}"
@@ -216,18 +214,3 @@ def report_memory(name: str, found: Memory, device: str, micro_batch_tokens: int
     elif found.least > free:
         what = f"{name} takes at least {size(found.least)} of memory, and {size(free)} are free now"
         findings.add("warning", "memory", where, what, "end other programs, or set smaller micro_batch_tokens")
-
-
-def available(device: str) -> tuple[int, int]:
-    """Bytes of memory that this machine, or the container around us, has in all and free."""
-    if device.startswith("cuda"):
-        free, total = torch.cuda.mem_get_info(device)
-        return total, free
-    memory = psutil.virtual_memory()
-    total, free = int(memory.total), int(memory.available)
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        total, free = min(total, limit), min(free, limit)
-    except (OSError, ValueError):
-        pass
-    return total, free
