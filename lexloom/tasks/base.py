@@ -97,25 +97,32 @@ class Task(Objective):
 TASKS: Registry[type[Task]] = Registry("task", "TASKS", "lexloom.tasks")
 
 
-def buckets(lengths: Sequence[int], batch_tokens: int, *, edges: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Cuts rows into batches of about equal length: yields (T, indices), longest first.
+SHAPE_TOKENS = 256
+"""What a CPU's kernels take to be prepared for one more shape of batch, in tokens that it could have answered meanwhile."""
 
-    Few fixed shapes: a CPU's kernels are prepared anew for each. Every batch of a bucket but its last has the same size.
+
+def buckets(lengths: Sequence[int], batch_tokens: int, *, edges: Sequence[int]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Cuts rows into batches of about equal length: yields (T, B, indices), longest first.
+
+    A CPU's kernels are prepared anew for each shape, so a bucket has one: its batches are equal but for at most one row, which B counts.
     """
     sizes = np.asarray(lengths)
     places = np.searchsorted(np.asarray(edges), sizes)
     order = np.argsort(-sizes, kind="stable")
     for bucket in range(len(edges) - 1, -1, -1):
         members = order[places[order] == bucket]
-        size = max(1, batch_tokens // edges[bucket])
-        for start in range(0, len(members), size):
-            yield edges[bucket], members[start : start + size]
+        batches = -(-len(members) // max(1, batch_tokens // edges[bucket]))
+        for batch in np.array_split(members, batches) if batches else []:
+            yield edges[bucket], -(-len(members) // batches), batch
 
 
-def length_edges(lengths: Sequence[int], most: int = 6, *, multiple: int = 8) -> list[int]:
-    """The bucket lengths, at most `most`, that leave the least padding; fewer where one more would save under 1 %.
+def length_edges(lengths: Sequence[int], most: int = 6, *, multiple: int = 8, shape: int | None = None) -> list[int]:
+    """The bucket lengths, at most `most`, that leave the least padding; fewer where one more would not save what it costs.
 
     The last one holds the longest row. Found exactly, by dynamic programming over the lengths rounded up to `multiple`.
+
+    Args:
+        shape: what one more bucket costs, in tokens. Where None, the fewest buckets are taken that come within 1 % of the best.
     """
     if not len(lengths):
         return [multiple]
@@ -130,8 +137,8 @@ def length_edges(lengths: Sequence[int], most: int = 6, *, multiple: int = 8) ->
         further[np.tril_indices(len(edges))] = 1 << 60  # no edge comes before itself
         chosen.append(further.argmin(axis=0))
         costs.append(further.min(axis=0))
-    totals = [int(cost[-1]) for cost in costs]
-    n = next(n for n, total in enumerate(totals) if total <= 1.01 * min(totals))
+    totals = [int(cost[-1]) + (shape or 0) * n for n, cost in enumerate(costs)]
+    n = next(n for n, total in enumerate(totals) if total <= (1.01 if shape is None else 1) * min(totals))
     place, found = len(edges) - 1, list[int]()
     for level in range(n, -1, -1):
         found.append(int(edges[place]))
@@ -160,10 +167,9 @@ def run(
     device = next(network.parameters()).device
     lengths = [len(row["input_ids"]) for row in rows]
     limit = network.backbone.max_length
-    edges = sorted({min(edge, limit) for edge in length_edges(lengths)}) if rows else []
+    edges = sorted({min(edge, limit) for edge in length_edges(lengths, 16, multiple=4, shape=SHAPE_TOKENS)}) if rows else []
     found: list[Any] = [None] * len(rows)
-    for length, members in buckets(lengths, batch_tokens, edges=edges):
-        size = max(1, batch_tokens // length) if len(rows) > len(members) else len(members)
+    for length, size, members in buckets(lengths, batch_tokens, edges=edges):
         batch = padded([rows[i] for i in members], fills, length=length, size=size)
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         answers = answer(network.backbone(batch), batch)

@@ -20,12 +20,14 @@ LENGTHS = st.lists(st.integers(1, 512), max_size=80)
 def test_every_row_is_in_one_bucket_that_it_fits(lengths: list[int], batch_tokens: int) -> None:
     edges = length_edges(lengths)
     found = list(buckets(lengths, batch_tokens, edges=edges))
-    assert sorted(i for _, members in found for i in members) == list(range(len(lengths)))
+    assert sorted(i for *_, members in found for i in members) == list(range(len(lengths)))
     assert len(edges) <= 6
-    for length, members in found:
+    for length, size, members in found:
         assert max(lengths[i] for i in members) <= length
-        assert len(members) == 1 or len(members) * length <= batch_tokens
-    assert [length for length, _ in found] == sorted((length for length, _ in found), reverse=True)
+        assert size - 1 <= len(members) <= size
+        assert size == 1 or size * length <= batch_tokens
+    assert len({(length, size) for length, size, _ in found}) == len({length for length, *_ in found}) <= len(edges)
+    assert [length for length, *_ in found] == sorted((length for length, *_ in found), reverse=True)
 
 
 @given(LENGTHS.filter(len), st.integers(1, 4))
@@ -39,6 +41,17 @@ def test_no_other_edges_leave_less_padding(lengths: list[int], most: int) -> Non
     others = [[*some, candidates[-1]] for n in range(most) for some in combinations(candidates[:-1], n)]
     assert len(found) <= most
     assert positions(found) <= 1.01 * min(positions(edges) for edges in others)
+
+
+@given(LENGTHS.filter(len), st.integers(0, 500))
+def test_no_other_edges_cost_less(lengths: list[int], shape: int) -> None:
+    def cost(edges: list[int]) -> int:
+        return sum(min(edge for edge in edges if edge >= length) for length in lengths) + shape * len(edges)
+
+    lengths = [min(length, 40) for length in lengths]
+    candidates = sorted({-(-length // 8) * 8 for length in lengths})
+    others = [[*some, candidates[-1]] for n in range(len(candidates)) for some in combinations(candidates[:-1], n)]
+    assert cost(length_edges(lengths, shape=shape)) == min(map(cost, others))
 
 
 def test_few_shapes_leave_little_padding() -> None:
