@@ -167,7 +167,7 @@ def run(
     device = next(network.parameters()).device
     lengths = [len(row["input_ids"]) for row in rows]
     limit = network.backbone.max_length
-    edges = sorted({min(edge, limit) for edge in length_edges(lengths, 16, multiple=4, shape=SHAPE_TOKENS)}) if rows else []
+    edges = sorted({min(edge, limit) for edge in length_edges(lengths, 16, shape=SHAPE_TOKENS)}) if rows else []
     found: list[Any] = [None] * len(rows)
     for length, size, members in buckets(lengths, batch_tokens, edges=edges):
         batch = padded([rows[i] for i in members], fills, length=length, size=size)
