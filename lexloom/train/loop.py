@@ -45,7 +45,7 @@ class StepInfo:
 
 
 class NotFinite(LexloomError):
-    """A step whose loss or gradient is not finite, or that found the optimizer's state so; it left the weights as they were.
+    """A step whose loss or gradient is not finite, or that found the optimizer's state so. Of that no weight has heard.
 
     Attributes:
         step: its number, from 0.
@@ -98,7 +98,7 @@ def fit(
         ahead: for how many steps batches are made before they are needed.
 
     Raises:
-        NotFinite: the loss, the gradient or the optimizer's state is not finite; the weights are left as they were.
+        NotFinite: the loss, the gradient or the optimizer's state is not finite; of that no weight has heard.
         StallError: no batch came for ten minutes.
     """
     steps = range(start, source.steps)
@@ -117,16 +117,15 @@ def fit(
                     sums[part] += found[part].item()
             if not batches:
                 optimizer.collect()  # nothing to do here this time: zeros
-            world.add_(optimizer.sums)
+            optimizer.exchange(world)
             *found_sums, tokens = world.total([*sums.values(), sum(int(batch["attention_mask"].sum()) for batch in batches)])
             parts = {part: value / (counts[part] or 1.0) for part, value in zip(weights, found_sums, strict=True)}
             loss = sum(weights[part] * value for part, value in parts.items())
             norm = optimizer.norm()
-            # Gradients that are finite, once clipped, keep the moments finite; but memory fails, too.
-            if not (norm.isfinite() and math.isfinite(loss) and optimizer.sound()):
-                raise NotFinite(number, parts, norm.item(), _named(optimizer.gradients), _named(optimizer.state()))
             learning_rate = rate(number)
-            optimizer.step(learning_rate, norm)
+            # Gradients that are finite, once clipped, keep the moments finite; but memory fails, too.
+            if not (norm.isfinite() and math.isfinite(loss) and optimizer.step(learning_rate, norm)):
+                raise NotFinite(number, parts, norm.item(), _named(optimizer.gradients), _named(optimizer.state()))
             yield StepInfo(number + 1, loss, parts, learning_rate, norm.item(), int(tokens), time.perf_counter() - began)
 
 

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from lexloom.config import Config
 from lexloom.errors import CheckpointError
+from lexloom.train.parallel import World
+
+ONE_PASS_FROM = 1 << 20
+"""Weights from which the pass over memory is what an update costs."""
+_PASSED = (torch.bfloat16, torch.float32)
 
 
 class OptimizerConfig(Config):
@@ -58,8 +64,7 @@ def decays(name: str, parameter: Tensor) -> bool:
 class AdamW:
     """The one owner of fp32 masters, moments and accumulated gradients.
 
-    Attributes:
-        gradients: by name, parts of the one tensor `sums`, so that they can be added up over processes at once.
+    On a CPU large networks are updated in one pass over memory, by `train.adamw`; else by PyTorch's fused kernel.
 
     Args:
         parameters: own name -> parameter of the network; those that need no gradient are left out.
@@ -70,12 +75,29 @@ class AdamW:
         self.parameters = {name: p for name, p in parameters if p.requires_grad}
         # Where the network computes in fp32 or fp64 its own tensors are the masters.
         self.masters = {n: p.data if p.dtype in (torch.float32, torch.float64) else p.data.float() for n, p in self.parameters.items()}
-        numbers = sum(m.numel() for m in self.masters.values())
-        self.sums, self._first, self._second = (next(iter(self.masters.values()), torch.zeros(0)).new_zeros(numbers) for _ in range(3))
-        self.gradients, first, second = (self._parts(flat) for flat in (self.sums, self._first, self._second))
+        self._first, self._second = (self._flat() for _ in range(2))
+        first, second = self._parts(self._first), self._parts(self._second)
         self.moments = {n: (first[n], second[n]) for n in self.masters}
+        self._sums: Tensor | None = None  # fp32, of more than one micro-batch or process
+        self._held = dict[str, Tensor]()  # the gradients of the one micro-batch, as they came
         self.steps = 0
         self.fresh = True  # nothing is accumulated yet: the next gradients overwrite
+        self._pieces = self._one_pass()
+
+    def _one_pass(self) -> Any:
+        """What hands out the work of `train.adamw`; None where PyTorch's kernel is the better one, or the only one."""
+        if sum(m.numel() for m in self.masters.values()) < ONE_PASS_FROM:
+            return None
+        if any(m.device.type != "cpu" or m.dtype != torch.float32 for m in self.masters.values()):
+            return None
+        from lexloom.train import adamw  # brings a compiler, which small trainings and answers can do without
+
+        return adamw.Pieces(torch.get_num_threads())
+
+    def _flat(self) -> Tensor:
+        """Zeros, one for each weight."""
+        numbers = sum(m.numel() for m in self.masters.values())
+        return next(iter(self.masters.values()), torch.zeros(0)).new_zeros(numbers)
 
     def _parts(self, flat: Tensor) -> dict[str, Tensor]:
         """Each parameter's part of a tensor that holds a number for each weight."""
@@ -98,20 +120,46 @@ class AdamW:
             second.zero_()
         self.adopt(masters)
 
+    @property
+    def gradients(self) -> dict[str, Tensor]:
+        """What is accumulated, by name; those of one micro-batch in the dtype in which they came."""
+        return self._held or self._parts(self.sums)
+
+    @property
+    def sums(self) -> Tensor:
+        """The accumulated gradients as one fp32 tensor, so that they can be added up over processes at once."""
+        if self._sums is None:
+            self._sums = self._flat()
+        if self._held:
+            for name, total in self._parts(self._sums).items():
+                total.copy_(self._held[name])
+            self._held = {}
+        return self._sums
+
     def collect(self) -> None:
-        """Adds the network's gradients to the fp32 ones and clears them; once after each micro-batch's backward."""
+        """Adds the network's gradients to those collected before and clears them; once after each micro-batch's backward."""
         found = {n: p.grad for n, p in self.parameters.items() if p.grad is not None}
-        sums, grads = [self.gradients[n] for n in found], list(found.values())
         if self.fresh:
-            for total, gradient in zip(sums, grads, strict=True):
-                total.copy_(gradient)
-            for name in self.gradients.keys() - found.keys():
-                self.gradients[name].zero_()
+            self._begin(found)
         elif found:
-            torch._foreach_add_(sums, [g.to(s.dtype) for g, s in zip(grads, sums, strict=True)])
+            parts = self._parts(self.sums)
+            sums = [parts[n] for n in found]
+            torch._foreach_add_(sums, [g.to(s.dtype) for g, s in zip(found.values(), sums, strict=True)])
         self.fresh = False
         for parameter in self.parameters.values():
             parameter.grad = None
+
+    def _begin(self, found: Mapping[str, Tensor]) -> None:
+        """Holds the gradients of the first micro-batch, which may stay the only one; the sums begin with them where some are missing."""
+        self._held = {}
+        if self._pieces is not None and len(found) == len(self.parameters) and all(g.dtype in _PASSED for g in found.values()):
+            self._held = {n: g.contiguous() for n, g in found.items()}
+            return
+        for name, total in self._parts(self.sums).items():
+            if name in found:
+                total.copy_(found[name])
+            else:
+                total.zero_()
 
     def forget(self) -> None:
         """Drops what was collected of a step that is not finished."""
@@ -119,38 +167,72 @@ class AdamW:
         for parameter in self.parameters.values():
             parameter.grad = None
 
+    def exchange(self, world: World) -> None:
+        """Adds the accumulated gradients up over all processes, once a step."""
+        if world.size > 1:
+            world.add_(self.sums)
+
     def norm(self) -> Tensor:
         """The 2-norm of all accumulated gradients."""
-        return torch.stack(torch._foreach_norm(list(self.gradients.values()))).norm()
+        gradients = list(self.gradients.values())
+        if self._pieces is None:
+            return torch.stack(torch._foreach_norm(gradients)).norm()
+        from lexloom.train import adamw
 
-    def sound(self) -> bool:
-        """Whether the moments are finite: what is not would reach the weights with the next step. One look at each number."""
-        return bool(torch.dot(self._first, self._second).isfinite())
+        return torch.tensor(math.sqrt(sum(self._pieces.run(adamw.squares, [[_numbers(g)] for g in gradients]))))
 
     @torch.no_grad()
-    def step(self, learning_rate: float, norm: Tensor | None = None) -> None:
+    def step(self, learning_rate: float, norm: Tensor | None = None) -> bool:
         """Clips by the global norm, updates the masters, writes them back into the network; what is collected next starts anew.
 
-        The kernel divides the gradients on its way, so that clipping costs no pass over memory of its own.
+        Returns:
+            whether the moments were finite. If not, no weight has heard of those that were not; but others may have been updated.
         """
         norm = self.norm() if norm is None else norm
-        excess = torch.clamp((norm + 1e-6) / self.config.clip, min=1.0)
-        divisor = excess if norm.dtype == torch.float32 else None  # the kernel reads nothing else
-        if divisor is None:
-            torch._foreach_div_(list(self.gradients.values()), excess)
         self.steps += 1
-        for decayed in (True, False):
-            self._update([n for n, m in self.masters.items() if decays(n, m) == decayed], learning_rate, decayed, divisor)
-        self._publish()
+        done = (self._fused if self._pieces is None else self._passed)(
+            learning_rate, torch.clamp((norm + 1e-6) / self.config.clip, min=1.0)
+        )
         self.fresh = True
+        return done
 
-    def _update(self, names: list[str], learning_rate: float, decayed: bool, divisor: Tensor | None) -> None:
+    def _passed(self, learning_rate: float, excess: Tensor) -> bool:
+        """By `train.adamw`."""
+        from lexloom.train import adamw
+
+        c, one = self.config, np.float32(1)
+        step, spread = learning_rate / (1 - c.beta1**self.steps), 1 / math.sqrt(1 - c.beta2**self.steps)
+        settings = [np.float32(x) for x in (c.beta1, c.beta2, step, spread, c.epsilon)]
+        jobs, gradients = [], self.gradients
+        for name, master in self.masters.items():
+            keep = np.float32(1 - learning_rate * (c.weight_decay if decays(name, master) else 0.0))
+            tensors = (master, *self.moments[name], gradients[name], self.parameters[name].data)
+            jobs.append([*map(_numbers, tensors), one / np.float32(excess.item()), keep, *settings])
+        return all(self._pieces.run(adamw.update, jobs))
+
+    def _fused(self, learning_rate: float, excess: Tensor) -> bool:
+        """By PyTorch's kernel, which divides the gradients on its way, so that clipping costs no pass over memory of its own."""
+        if not torch.dot(self._first, self._second).isfinite():  # one look at each number
+            return False
+        divisor = excess if excess.dtype == torch.float32 else None  # the kernel reads nothing else
+        gradients = self.gradients
+        if divisor is None:
+            torch._foreach_div_(list(gradients.values()), excess)
+        for decayed in (True, False):
+            names = [n for n, m in self.masters.items() if decays(n, m) == decayed]
+            self._update(names, gradients, learning_rate, decayed, divisor)
+        self._publish()
+        return True
+
+    def _update(
+        self, names: list[str], gradients: Mapping[str, Tensor], learning_rate: float, decayed: bool, divisor: Tensor | None
+    ) -> None:
         if not names:
             return
         c = self.config
         torch._fused_adamw_(
             [self.masters[n] for n in names],
-            [self.gradients[n] for n in names],
+            [gradients[n] for n in names],
             [self.moments[n][0] for n in names],
             [self.moments[n][1] for n in names],
             [],
@@ -191,3 +273,9 @@ class AdamW:
         for name, tensor in self.state().items():
             tensor.copy_(moments[name])
         self.steps = steps
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    """The same memory as NumPy's numbers, flat; bfloat16 as its bits, for NumPy has none."""
+    flat = tensor.detach().view(-1)
+    return flat.view(torch.uint16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
