@@ -15,8 +15,8 @@ import numpy.typing as npt
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-BLOCK = 2048  # weights at a time: moments, gradients and weights of so many fill half of a first-level cache
-PIECE = 16 * BLOCK  # the least that is worth handing to another thread
+BLOCK = 1024  # weights at a time: moments, gradients and weights of so many fill half of a first-level cache
+PIECE = 32 * BLOCK  # the least that is worth handing to another thread
 
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint16] | Floats
@@ -72,25 +72,23 @@ def _write_of(numbers, i, value):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _block(p, m, v, g, w, scale, keep, beta1, beta2, step, spread, epsilon):  # type: ignore[no-untyped-def]  # as `update`
-    one, endless = np.float32(1), np.uint32(0x7F800000)  # an exponent of ones is Inf or NaN
+def _block(p, m, v, g, w, found, scale, keep, beta1, beta2, step, spread, epsilon):  # type: ignore[no-untyped-def]  # as `update`
+    one, endless, odd = np.float32(1), np.uint32(0x7F800000), np.uint32(0)  # an exponent of ones is Inf or NaN
     for i in range(p.size):
         gradient = _read(g, i) * scale
-        m[i] = beta1 * m[i] + (one - beta1) * gradient
+        first = beta1 * m[i] + (one - beta1) * gradient
+        second = beta2 * v[i] + (one - beta2) * gradient * gradient
+        m[i], v[i] = first, second
+        found[i] = keep * p[i] - step * first / (np.sqrt(second) * spread + epsilon)
     for i in range(p.size):
-        gradient = _read(g, i) * scale
-        v[i] = beta2 * v[i] + (one - beta2) * gradient * gradient
-    odd = np.uint32(0)
-    for i in range(p.size):
-        first: Any = _as_bits(m[i])  # type: ignore[call-arg]
-        second: Any = _as_bits(v[i])  # type: ignore[call-arg]
-        odd |= np.uint32((first & endless) == endless) | np.uint32((second & endless) == endless)
+        a: Any = _as_bits(m[i])  # type: ignore[call-arg]
+        b: Any = _as_bits(v[i])
+        odd |= np.uint32((a & endless) == endless) | np.uint32((b & endless) == endless)
     if odd:
         return False
     for i in range(p.size):
-        p[i] = keep * p[i] - step * m[i] / (np.sqrt(v[i]) * spread + epsilon)
-    for i in range(p.size):
-        _write(w, i, p[i])
+        p[i] = found[i]
+        _write(w, i, found[i])
     return True
 
 
@@ -117,12 +115,11 @@ def update(
         p, m, v: masters and moments, (N,). g: gradients. w: the network's weights where they are bfloat16; else whatever is float32.
         keep: 1 - learning rate · weight decay. step: learning rate / (1-β₁ᵗ). spread: 1 / √(1-β₂ᵗ).
     """
-    sound = True
+    sound, found = True, np.empty(BLOCK, np.float32)
     for start in range(0, p.size, BLOCK):
         end = start + BLOCK
-        sound &= _block(
-            p[start:end], m[start:end], v[start:end], g[start:end], w[start:end], scale, keep, beta1, beta2, step, spread, epsilon
-        )
+        parts = p[start:end], m[start:end], v[start:end], g[start:end], w[start:end]
+        sound &= _block(*parts, found, scale, keep, beta1, beta2, step, spread, epsilon)
     return sound
 
 
