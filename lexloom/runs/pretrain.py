@@ -159,7 +159,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     install(network, trained.masters)
     longest = max(phase.train.lengths)
     bundle = _bundle(network, inputs, longest)
-    validation = _validation_losses(network, inputs, objective, phase)
+    validation = training.room.fit(lambda tokens: _validation_losses(network, inputs, objective, phase, tokens))
     fills = _fills(bundle, phase.fills)
     files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
     bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
@@ -289,12 +289,15 @@ def _with_evaluations(train: PretrainConfig, steps: int) -> PretrainConfig:
     return train.model_copy(update={"evaluate_every": max(1, steps // EVALUATIONS)})
 
 
-def _validation_losses(network: Network, inputs: Inputs, objective: Objective, phase: components.Phase) -> dict[str, Any] | None:
+def _validation_losses(
+    network: Network, inputs: Inputs, objective: Objective, phase: components.Phase, batch_tokens: int
+) -> dict[str, Any] | None:
     if inputs.validation is None:
         return None
     length = min(phase.train.lengths)
     packing = _packing(inputs.validation, objective, phase.train, length, inputs.seed)
-    batches = fixed_batches(packing, objective, length=length, tokens=phase.train.validation_tokens, seed=inputs.seed)
+    tokens = phase.train.validation_tokens
+    batches = fixed_batches(packing, objective, length=length, tokens=tokens, seed=inputs.seed, batch_tokens=batch_tokens)
     parts = mean_losses(network, objective, batches)
     return {"loss": sum(objective.parts[part] * value for part, value in parts.items()), "parts": parts}
 
@@ -303,8 +306,8 @@ def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> 
     if inputs.validation is None:
         return None
 
-    def validate(network: Network) -> Validation:
-        found = _validation_losses(network, inputs, objective, phase)
+    def validate(network: Network, batch_tokens: int) -> Validation:
+        found = _validation_losses(network, inputs, objective, phase, batch_tokens)
         return Validation(found["loss"], found) if found and found["parts"] else Validation(math.inf, {})
 
     return validate

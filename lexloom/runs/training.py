@@ -25,6 +25,7 @@ from lexloom.objectives.base import Objective
 from lexloom.runs import budget
 from lexloom.runs.failure import kept, out_of_memory
 from lexloom.runs.interrupt import on_signal
+from lexloom.runs.room import Room
 from lexloom.train import checkpoint
 from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
@@ -68,7 +69,7 @@ class Training:
     Args:
         folder: `metrics.jsonl`, `checkpoints/` and `compute.json` live here.
         network: in fp32; while training it is cast to the dtype that was chosen.
-        validate: evaluates the network, or None.
+        validate: evaluates the network in batches of so many tokens, or None.
         trainable: own names of the parameters to train; all where None.
         world: the processes that train together. This one is the first of them: it writes, evaluates and decides.
     """
@@ -82,7 +83,7 @@ class Training:
         config: TrainConfig,
         console: Console,
         *,
-        validate: Callable[[Network], Validation] | None = None,
+        validate: Callable[[Network, int], Validation] | None = None,
         trainable: Callable[[str], bool] | None = None,
         title: str = "training",
         world: World = ALONE,
@@ -104,7 +105,8 @@ class Training:
         self.optimizer = AdamW(self.module.named().items(), config)
         self.optimizer.adopt({name: tensor.to(self.compute.device) for name, tensor in originals.items()})
         self.frozen = {name: originals[name] for name in originals if name not in self.optimizer.masters}
-        self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1}
+        self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1, "evaluation_cut": 1}
+        self.room = Room(lambda line: console.warn(f"{title}: {line}"))
         self.plan = budget.saved(folder)
         self._keep_plan()
         self.best: checkpoint.Best | None = None  # where `keep: best` keeps weights
@@ -148,6 +150,7 @@ class Training:
             self.state["best"] = self.state["best"] if found.best else {}
         if self.state["cut"] > 1:
             self.source.cut = self.state["cut"]  # type: ignore[attr-defined]
+        self.room.cut = self.state["evaluation_cut"]
         self.console.say(f"{self.title}: going on from step {found.step:,}")
         return found.step
 
@@ -214,12 +217,11 @@ class Training:
         if self.world.size > 1:
             raise ConfigError("a time budget is for one process", got=f"{self.world.size} processes", hint="set tokens, or steps")
         masters = self._masters()
-        with closing(self._steps()) as steps:
-            step_seconds = budget.timed(lambda: next(steps))
+        step_seconds = self._step_seconds(masters)
         began = time.perf_counter()
         found = self.validated()
         evaluation = time.perf_counter() - began if found is not None else 0.0
-        self.optimizer.restart({name: master.to(self.compute.device) for name, master in masters.items()})
+        self._restart(masters)
         every = self.config.evaluate_every
         if every:
             step_seconds, evaluation = step_seconds + evaluation / every, 0.0
@@ -229,6 +231,21 @@ class Training:
         self.state["seconds"] = gone
         self._keep_plan()
         self.console.say(f"{self.title}: {self.plan.steps:,} steps fit into {duration(seconds)}")
+
+    def _step_seconds(self, masters: Mapping[str, Tensor]) -> float:
+        """Of one step, in micro-batches that fit into memory."""
+        while True:
+            try:
+                with closing(self._steps()) as steps:
+                    return budget.timed(lambda: next(steps))
+            except (RuntimeError, MemoryError) as error:
+                if not (out_of_memory(error) and self._cut()):
+                    raise
+            self._restart(masters)
+
+    def _restart(self, masters: Mapping[str, Tensor]) -> None:
+        self.optimizer.restart({name: master.to(self.compute.device) for name, master in masters.items()})
+        self.begin = 0
 
     def _seconds(self) -> float:
         """The time that the recipe gives."""
@@ -327,9 +344,12 @@ class Training:
         """What an evaluation of the network as it is finds; None where there is nothing to evaluate it on."""
         if self.validate is None:
             return None
-        found = self.validate(self.network.eval())
-        self.network.train()
-        return found
+        validate, network = self.validate, self.network.eval()
+        try:
+            return self.room.fit(lambda tokens: validate(network, tokens))
+        finally:
+            network.train()
+            self.state["evaluation_cut"] = self.room.cut
 
     @staticmethod
     def _due(step: int, every: int | None) -> bool:
@@ -341,7 +361,14 @@ class Training:
         return time.perf_counter() - saved > SAVE_SECONDS
 
     def _evaluate(self, step: int) -> dict[str, Any]:
-        found = self.validated()
+        """What is logged of an evaluation; None where not even one row fits into memory, which the training does without."""
+        try:
+            found = self.validated()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.console.warn(f"{self.title}: no memory to evaluate step {step:,}; goes on without it")
+            return {"validation": None}
         if found is None:
             return {}
         for line in self.alarms.look(step, found.record.get("parts") or {}, self.optimizer.gradients):
@@ -354,7 +381,8 @@ class Training:
                 self.best = checkpoint.Best(step, self._masters())  # written with the next checkpoint
         else:
             self.state["waited"] += 1
-        return {"validation": found.record}
+        cut = {"evaluation_cut": self.room.cut} if self.room.cut > 1 else {}
+        return {"validation": found.record, **cut}
 
     def _save(self, step: int, *, last: bool) -> None:
         """Begins a save; the last one is on the disk when this returns."""
