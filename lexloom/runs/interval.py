@@ -16,7 +16,8 @@ from torch import Tensor
 from lexloom.errors import CheckpointError, DataError, FormatError, LexloomError
 from lexloom.runs import origin
 from lexloom.runs.replay import differing, facts
-from lexloom.runs.rerun import Place, Rerun, bests, cut_at
+from lexloom.runs.rerun import Place, Rerun, bests
+from lexloom.runs.room import BATCH_TOKENS
 from lexloom.runs.source_text import changed_documents
 from lexloom.text.shards import Split
 from lexloom.train import checkpoint, log
@@ -68,7 +69,6 @@ class Again:
         self.digest = ""
         self.weights: bool | None = None  # whether they are equal at the end; None where there are none to compare with
         self.differences: list[Difference] = []
-        self.skipped = ""  # why it was not trained again
         self.bests = bests(interval.place.folder) if rerun.config.keep == "best" else {}
 
     def run(self, progress: Any) -> list[Difference]:
@@ -81,9 +81,6 @@ class Again:
             problem = error.problem if isinstance(error, LexloomError) else str(error)
             self._differ("file", interval.begin, f"a checkpoint cannot be read, so nothing that hangs on it was compared: {problem}")
             return self.differences
-        if finish is not None and cut_at(start) != cut_at(finish):
-            self.skipped = "memory ran short somewhere in it, and micro-batches of another size round differently"
-            return []
         self.rerun.start_at(start)
         for step in range(interval.begin, interval.end):
             self._visit(step)
@@ -102,8 +99,7 @@ class Again:
         return {
             "begin": self.interval.begin,
             "end": self.interval.end,
-            "steps": 0 if self.skipped else self.interval.end - self.interval.begin,
-            "skipped": self.skipped,
+            "steps": self.interval.end - self.interval.begin,
             "agrees": not self.differences,
             "log": not self.wrong,
             "weights": self.weights,
@@ -116,7 +112,8 @@ class Again:
         logged = {line["step"]: line for line in log.lines(path) if begin < line["step"] <= end}
         for info in self.rerun.steps(end):
             tokens += info.tokens
-            computed, told = {**facts(info), "tokens": tokens, **self._validation(info.step)}, logged.get(info.step, {})
+            told = logged.get(info.step, {})
+            computed = {**facts(info), "tokens": tokens, **self._validation(info.step, told)}
             if names := differing(computed, told):
                 self.wrong[info.step] = {name: f"{name}: {told.get(name)!r} logged, {computed[name]!r} computed" for name in names}
             if info.step in self.bests:
@@ -131,9 +128,13 @@ class Again:
             if visit.packing is not None:
                 self.documents |= {piece.document: visit.packing.split for piece in origin.pieces(visit.packing, visit.row)}
 
-    def _validation(self, step: int) -> dict[str, Any]:
-        """The evaluation that was logged with a step, made again."""
-        found = self.rerun.validated() if self.rerun.evaluates(step) else None
+    def _validation(self, step: int, told: Mapping[str, Any]) -> dict[str, Any]:
+        """The evaluation that was logged with a step, made again in batches of that size; none where memory was too short for it."""
+        if not self.rerun.evaluates(step) or told.get("validation", {}) is None:
+            return {}
+        cut = told.get("evaluation_cut", 1)
+        self.rerun.room.cut = cut if isinstance(cut, int) and 0 < cut <= BATCH_TOKENS else 1
+        found = self.rerun.validated()
         return {} if found is None else {"validation": found.record}
 
     def _compare_best(self, step: int, path: Path) -> None:

@@ -72,7 +72,7 @@ def replay(
         rerun.start_at(begin)
         start = rerun.begin
         different = _approach(rerun, place, step, console)
-        told = _rows(rerun, step - 1, opened.run.path("corpus"), rows)
+        told = _rows(rerun, step, opened.run.path("corpus"), rows)
         [info] = rerun.steps(step)
     computed = facts(info)
     agrees = not differing(computed, logged)
@@ -135,7 +135,7 @@ def _approach(rerun: Rerun, place: Place, step: int, console: Console) -> int | 
 
 def _rows(rerun: Rerun, step: int, corpus: Path, most: int | None) -> dict[str, Any]:
     """The rows of a step under the weights before it, and what their losses come to."""
-    batches, seen = rerun.source.batches(step), origin.visits(rerun.source, step)
+    batches, seen = rerun.batches(step), origin.visits(rerun.source, step - 1)
     weights = rerun.objective.parts
     counts = summed(batches, weights)
     found, sums = list[dict[str, Any]](), dict.fromkeys(weights, 0.0)

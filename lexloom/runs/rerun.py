@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lexloom import compute, config, files
+from lexloom.batch import Batch
 from lexloom.compute import Compute
 from lexloom.console import Console
 from lexloom.errors import CheckpointError, ConfigError, DataError, FormatError, unknown
@@ -24,7 +26,7 @@ from lexloom.runs.stage import STAGE, pathless
 from lexloom.runs.training import Training, install
 from lexloom.text.rows import Placed
 from lexloom.text.tokenizer import Tokenizer
-from lexloom.train import checkpoint
+from lexloom.train import checkpoint, log
 from lexloom.train.checkpoint import Checkpoint
 from lexloom.train.log import METRICS
 from lexloom.train.loop import StepInfo
@@ -94,7 +96,6 @@ class Rerun(Training):
         Raises:
             CheckpointError: it is a checkpoint of another network.
         """
-        self.source.cut = cut_at(point)  # type: ignore[attr-defined]
         if point is None:
             assert self.optimizer.steps == 0, "the first weights are gone once a step was made"
             self.begin = 0
@@ -103,15 +104,33 @@ class Rerun(Training):
         self.begin = point.step
 
     def steps(self, until: int) -> Iterator[StepInfo]:
-        """Trains in memory from `begin` up to step `until`, and leaves `begin` there."""
-        if until <= self.begin:
-            return
-        with closing(self._steps()) as steps:
-            for info in steps:
-                self.begin = info.step
-                yield info
-                if info.step >= until:
-                    return
+        """Trains in memory from `begin` up to step `until`, and leaves `begin` there; micro-batches are cut as they were then."""
+        while self.begin < min(until, self.source.steps):
+            self._cut_for(self.begin + 1)
+            stop = min([until, *(first - 1 for first, _ in self.cuts if first > self.begin + 1)])
+            with closing(self._steps()) as steps:
+                for info in steps:
+                    self.begin = info.step
+                    yield info
+                    if info.step >= stop:
+                        break
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of a step (from 1), cut as they were then."""
+        self._cut_for(step)
+        return self.source.batches(step - 1)
+
+    @cached_property
+    def cuts(self) -> list[tuple[int, int]]:
+        """(first step, into how many each micro-batch was cut from there on for want of memory), as it was logged."""
+        found = [(1, 1)]
+        for line in log.lines(self.folder):
+            if (cut := line.get("cut", 1)) != found[-1][1] and isinstance(cut, int) and cut > 0:
+                found.append((line["step"], cut))
+        return found
+
+    def _cut_for(self, step: int) -> None:
+        self.source.cut = [cut for first, cut in self.cuts if first <= step][-1]  # type: ignore[attr-defined]
 
     def place_of(self, row: int) -> str:
         """`file:line` of a token row of a task."""
@@ -238,11 +257,6 @@ class Opened:
 def _has_begun(folder: Path) -> bool:
     """Whether there is a step that can be looked at: one that was logged, or one that failed."""
     return (folder / METRICS).is_file() or any(folder.glob("failed-step-*"))
-
-
-def cut_at(point: Checkpoint | None) -> int:
-    """Into how many each micro-batch was cut up to there, for want of memory."""
-    return int(point.state.get("cut", 1)) if point is not None else 1
 
 
 def bests(folder: Path) -> dict[int, Path]:

@@ -266,8 +266,6 @@ def text(found: Mapping[str, Any]) -> str:
 
 def _interval_text(one: Mapping[str, Any]) -> str:
     start = f"from the checkpoint of step {one['begin']:,}" if one["begin"] else "from the start"
-    if one["skipped"]:
-        return f"steps {one['begin'] + 1:,} to {one['end']:,} were not trained again: {one['skipped']}"
     losses = "log equal" if one["log"] else "LOG DIFFERS"
     ends = {None: "no weights were kept at its end", True: f"weights equal (SHA-256 {one['sha256'][:12]}…)", False: "WEIGHTS DIFFER"}
     documents = f"; {one['documents']:,} documents compared with the corpus" if one["documents"] else ""
