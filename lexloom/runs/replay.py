@@ -22,8 +22,8 @@ from lexloom.objectives.base import Objective
 from lexloom.runs import origin
 from lexloom.runs.failure import place_of
 from lexloom.runs.origin import Visit
-from lexloom.runs.rerun import Opened, Place, Rerun, newest, other_machine, threads
-from lexloom.train import log
+from lexloom.runs.rerun import Opened, Place, Rerun, other_machine, threads
+from lexloom.train import checkpoint, log
 from lexloom.train.loop import StepInfo, summed
 
 COMPARED = ("loss", "parts", "learning_rate", "gradient_norm")
@@ -63,7 +63,7 @@ def replay(
     logged = _logged(place, step)
     opened.check_inputs(place)
     rerun = opened.rebuild(place)
-    begin, complaints = newest(place.folder, step - 1)
+    begin, complaints = checkpoint.latest(place.folder / "checkpoints", at_most=step - 1, with_best=False)
     for line in complaints:
         console.warn(line)
     if machine := other_machine(opened.folder):

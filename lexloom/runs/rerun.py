@@ -15,7 +15,7 @@ from lexloom import compute, config, files
 from lexloom.batch import Batch
 from lexloom.compute import Compute
 from lexloom.console import Console
-from lexloom.errors import CheckpointError, ConfigError, DataError, FormatError, unknown
+from lexloom.errors import CheckpointError, ConfigError, DataError, unknown
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
 from lexloom.runs import finetune, pretrain
@@ -244,7 +244,7 @@ class Opened:
 
     def _end_of(self, head: Rerun) -> None:
         """Leaves the network with the weights at the end of the head's own training."""
-        begin, complaints = newest(head.folder, head.source.steps)
+        begin, complaints = checkpoint.latest(head.folder / "checkpoints", at_most=head.source.steps, with_best=False)
         for line in complaints:
             self.console.warn(line)
         with threads(head.compute):
@@ -263,18 +263,6 @@ def bests(folder: Path) -> dict[int, Path]:
     """Step -> folder of the best weights that a training kept."""
     found = ((files.read_manifest(path), path) for path in (folder / "checkpoints").glob("best*"))
     return {int(about["step"]): path for about, path in found if about is not None and "step" in about}
-
-
-def newest(folder: Path, at_most: int) -> tuple[Checkpoint | None, list[str]]:
-    """The newest sound checkpoint at or before a step, None where there is none; and a line for each damaged one."""
-    complaints: list[str] = []
-    for step, path in reversed(checkpoint.whole(folder / "checkpoints")):
-        if step <= at_most:
-            try:
-                return checkpoint.load(path), complaints
-            except (CheckpointError, FormatError, KeyError) as error:
-                complaints.append(f"passed over a damaged checkpoint: {error}")
-    return None, complaints
 
 
 @contextmanager
