@@ -35,6 +35,7 @@ from lexloom.train.parallel import ALONE, World
 from lexloom.train.settings import PretrainConfig
 from lexloom.train.source import PackedSource, Phase, fixed_batches
 
+ALARMS = "alarms.json"
 LOOKED_AT = 20_000
 """Rows at the start of the corpus that are looked through for copies; a hundred times as many tokens are counted."""
 
@@ -151,7 +152,8 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     training, inputs = build(folder, phase, inputs, console, kind=Training if world.first else Following, world=world)
     network, objective, source = training.network, training.objective, training.source
     assert isinstance(source, PackedSource)
-    training.alarms = _alarms(source, inputs, console)
+    if world.first:  # which alone evaluates
+        training.alarms = _alarms(folder, source, inputs, console)
     training.where = lambda step: documents(visits(source, step), inputs.corpus)
     trained = training.run()
     if not world.first:
@@ -198,14 +200,25 @@ def build(
     return training, inputs
 
 
-def _alarms(source: PackedSource, inputs: Inputs, console: Console) -> Alarms:
-    """What to compare losses with; a corpus that repeats itself is told at once."""
+def _alarms(folder: Path, source: PackedSource, inputs: Inputs, console: Console) -> Alarms:
+    """What to compare losses with, found once and kept beside the log; a corpus that repeats itself is told at every start."""
+    path = folder / ALARMS
+    if not path.is_file():
+        files.write_json(path, {"format": files.FORMAT, **_compared(source, inputs)})
+    found = files.read_json(path, kind="comparison for alarms")
+    files.check_format(found, path)
+    if line := repetition(found["repeated"], found["rows"]):
+        console.warn(f"pre-training: {line}")
+    return Alarms(source.steps, found["blind"])
+
+
+def _compared(source: PackedSource, inputs: Inputs) -> dict[str, Any]:
+    """The share of rows that stand twice among the first `rows`, and each part's loss of a guess that does not look at the text."""
     packing = source.phases[0].packing
     rows = packing.rows(np.arange(min(len(packing), LOOKED_AT)))
-    if line := repetition(repeated(row["input_ids"] for row in rows), len(rows)):
-        console.warn(f"pre-training: {line}")
     tokens = np.asarray(inputs.train.tokens[: LOOKED_AT * 100], dtype=np.int64)
-    return Alarms(source.steps, source.objective.blind(np.bincount(tokens, minlength=len(inputs.tokenizer))))
+    blind = source.objective.blind(np.bincount(tokens, minlength=len(inputs.tokenizer)))
+    return {"rows": len(rows), "repeated": repeated(row["input_ids"] for row in rows), "blind": dict(blind)}
 
 
 def _checked(inputs: Inputs, objective: Objective, phase: components.Phase, console: Console) -> Inputs:
