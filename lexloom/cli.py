@@ -28,6 +28,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Devices = Annotated[str | None, typer.Option("--devices", help="Processes that pre-train together: all (one a GPU), or a number.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe name> if not given.")]
+Rechoose = Annotated[
+    bool, typer.Option("--rechoose", help="On another machine: choose device, dtype, threads and compile anew for what is left.")
+]
 Seed = Annotated[int, typer.Option(help="Everything random is a function of it.")]
 Stage = Annotated[str | None, typer.Option(help="pretrain, finetune/NAME, or a training below it.")]
 TrainedSeed = Annotated[int | None, typer.Option("--seed", help="The seed of a task that was fine-tuned over several.")]
@@ -56,6 +59,7 @@ def run(
     set_: Settings = None,
     out: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which stages would run and why; write nothing.")] = False,
+    rechoose: Rechoose = False,
     devices: Devices = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -67,7 +71,7 @@ def run(
     if not dry_run:
         _several(devices)
     console = _console(quiet, verbose, json)
-    found = verbs.run(recipe, out=out, settings=set_ or [], dry_run=dry_run, console=console)
+    found = verbs.run(recipe, out=out, settings=set_ or [], dry_run=dry_run, rechoose=rechoose, console=console)
     if isinstance(found, list):
         console.table({"stage": "stage", "what": "what happens", "folder": "folder"}, found)
     else:
@@ -131,6 +135,7 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     set_: Settings = None,
     out: Out = None,
+    rechoose: Rechoose = False,
     devices: Devices = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -141,7 +146,7 @@ def pretrain(
 
     _several(devices)
     console = _console(quiet, verbose, json)
-    _show_run(console, verbs.pretrain(recipe, out=out, settings=set_ or [], console=console))
+    _show_run(console, verbs.pretrain(recipe, out=out, settings=set_ or [], rechoose=rechoose, console=console))
 
 
 @app.command()
@@ -154,6 +159,7 @@ def finetune(
     test: Annotated[Path | None, typer.Option(help="Rows to score on.")] = None,
     set_: Settings = None,
     seed: Seed = 1,
+    rechoose: Rechoose = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -163,7 +169,8 @@ def finetune(
 
     console = _console(quiet, verbose, json)
     splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
-    _show_run(console, verbs.finetune(bundle, task=task, out=out, settings=set_ or [], seed=seed, console=console, **splits))
+    found = verbs.finetune(bundle, task=task, out=out, settings=set_ or [], seed=seed, rechoose=rechoose, console=console, **splits)
+    _show_run(console, found)
 
 
 @app.command()

@@ -69,6 +69,7 @@ class Again:
         self.digest = ""
         self.weights: bool | None = None  # whether they are equal at the end; None where there are none to compare with
         self.differences: list[Difference] = []
+        self.skipped = ""  # why it was not trained again
         self.bests = bests(interval.place.folder) if rerun.config.keep == "best" else {}
 
     def run(self, progress: Any) -> list[Difference]:
@@ -81,6 +82,9 @@ class Again:
             problem = error.problem if isinstance(error, LexloomError) else str(error)
             self._differ("file", interval.begin, f"a checkpoint cannot be read, so nothing that hangs on it was compared: {problem}")
             return self.differences
+        if interval.begin < self.rerun.since:
+            self.skipped = f"up to step {self.rerun.since:,} it was computed otherwise, before --rechoose"
+            return []
         self.rerun.start_at(start)
         for step in range(interval.begin, interval.end):
             self._visit(step)
@@ -99,7 +103,8 @@ class Again:
         return {
             "begin": self.interval.begin,
             "end": self.interval.end,
-            "steps": self.interval.end - self.interval.begin,
+            "steps": 0 if self.skipped else self.interval.end - self.interval.begin,
+            "skipped": self.skipped,
             "agrees": not self.differences,
             "log": not self.wrong,
             "weights": self.weights,

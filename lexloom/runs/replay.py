@@ -21,8 +21,9 @@ from lexloom.models.base import Network, Output
 from lexloom.objectives.base import Objective
 from lexloom.runs import origin
 from lexloom.runs.failure import place_of
+from lexloom.runs.machine import other_machine, threads
 from lexloom.runs.origin import Visit
-from lexloom.runs.rerun import Opened, Place, Rerun, other_machine, threads
+from lexloom.runs.rerun import Opened, Place, Rerun
 from lexloom.train import checkpoint, log
 from lexloom.train.loop import StepInfo, summed
 
@@ -54,7 +55,7 @@ def replay(
         from, its tokens as the model saw them, what was masked, and its share of the loss.
 
     Raises:
-        ConfigError: there is no such stage or step, or this machine cannot compute as the run did.
+        ConfigError: there is no such stage or step, or this machine or its settings cannot compute as the run did.
         DataError: an input of the stage is gone or was changed.
     """
     console = console or Console()
@@ -71,6 +72,9 @@ def replay(
     with threads(rerun.compute):
         rerun.start_at(begin)
         start = rerun.begin
+        if start < rerun.since:
+            hint = f"steps after {rerun.since:,} can be replayed while their checkpoints are there"
+            raise ConfigError("the way to this step was computed otherwise, before --rechoose", where=str(place.folder), hint=hint)
         different = _approach(rerun, place, step, console)
         told = _rows(rerun, step, opened.run.path("corpus"), rows)
         [info] = rerun.steps(step)

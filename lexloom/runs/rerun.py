@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from lexloom import compute, config, files
+from lexloom import config, files
 from lexloom.batch import Batch
 from lexloom.compute import Compute
 from lexloom.console import Console
 from lexloom.errors import CheckpointError, ConfigError, DataError, unknown
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
-from lexloom.runs import finetune, pretrain
+from lexloom.runs import finetune, machine, pretrain
 from lexloom.runs.components import settle
 from lexloom.runs.recipe import Plan, Recipe, registries
 from lexloom.runs.run import Run
@@ -73,19 +72,23 @@ class Rerun(Training):
 
     Attributes:
         tokenizer: of its rows. labelled: the rows of a task, with their places.
+        since: the step up to which it was computed otherwise, before `--rechoose`; 0 where all was computed alike.
     """
 
     tokenizer: Tokenizer
     labelled: Sequence[Placed] = ()
+    since: int
 
     def _compute(self) -> Compute:
-        path = self.folder / "compute.json"
-        if not path.is_file():
+        if not (self.folder / machine.FILE).is_file():
             hint = "without it nobody can tell how the steps were computed"
             raise CheckpointError("this training has no compute.json", where=str(self.folder), hint=hint)
-        found = super()._compute()
-        honour(found, path)
-        return found
+        chosen, before = machine.kept(self.folder)
+        if chosen is None:
+            raise CheckpointError("it has not gone on since --rechoose: nothing was chosen yet", where=str(self.folder))
+        self.since = max((int(one["until"]) for one in before), default=0)
+        machine.honour(chosen, self.folder, hint="only a machine like the one that trained gives the same bits", threads=False)
+        return chosen
 
     def _resume(self) -> int:
         return 0
@@ -247,7 +250,7 @@ class Opened:
         begin, complaints = checkpoint.latest(head.folder / "checkpoints", at_most=head.source.steps, with_best=False)
         for line in complaints:
             self.console.warn(line)
-        with threads(head.compute):
+        with machine.threads(head.compute):
             head.start_at(begin)
             for _ in head.steps(head.source.steps):
                 pass
@@ -263,47 +266,6 @@ def bests(folder: Path) -> dict[int, Path]:
     """Step -> folder of the best weights that a training kept."""
     found = ((files.read_manifest(path), path) for path in (folder / "checkpoints").glob("best*"))
     return {int(about["step"]): path for about, path in found if about is not None and "step" in about}
-
-
-@contextmanager
-def threads(chosen: Compute) -> Iterator[None]:
-    """Computes with the threads that were chosen, and gives this process back its own number."""
-    before = torch.get_num_threads()
-    chosen.apply()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def honour(chosen: Compute, where: Path) -> None:
-    """Whether this machine can compute as it was chosen.
-
-    Raises:
-        ConfigError: the device or the compiler is not here.
-    """
-    problem = ""
-    if chosen.device.startswith("cuda"):
-        number = int(chosen.device.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or torch.cuda.device_count() <= number:
-            problem = "there is no such GPU here"
-        elif chosen.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            problem = "this GPU has no native bfloat16"
-    elif chosen.compile and not compute.choose(compute.ComputeConfig(device="cpu"), steps=1 << 40).compile:
-        problem = "it was compiled, and there is no C++ compiler here"
-    if problem:
-        how = f"{chosen.device}, {chosen.dtype}, {chosen.threads} threads, {'compiled' if chosen.compile else 'eager'}"
-        hint = "only a machine like the one that trained gives the same bits"
-        raise ConfigError(f"this machine cannot compute as this training did: {problem}", expected=how, where=str(where), hint=hint)
-
-
-def other_machine(run: Path) -> str:
-    """In what this machine differs from the one that the run says it was made on, where that can change roundings; "" where in nothing."""
-    path = run / "environment.json"
-    told = files.read_json(path, kind="environment") if path.is_file() else {}
-    now = compute.environment()
-    names = ("torch", "numpy", "instruction sets", "system")
-    return "; ".join(f"{name}: {told[name]} then, {now[name]} here" for name in names if name in told and told[name] != now.get(name))
 
 
 @contextmanager

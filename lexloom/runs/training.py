@@ -15,14 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from lexloom import files
-from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, choose
+from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, ComputeConfig, choose
 from lexloom.console import Console, duration
 from lexloom.errors import CheckpointError, ConfigError, DiskFullError, Interrupted
 from lexloom.models.base import Network
 from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
-from lexloom.runs import budget
+from lexloom.runs import budget, machine
 from lexloom.runs.failure import kept, out_of_memory
 from lexloom.runs.interrupt import on_signal
 from lexloom.runs.room import Room
@@ -117,16 +116,15 @@ class Training:
         self.where: Callable[[int], list[str]] | None = None
 
     def _compute(self) -> Compute:
-        path = self.folder / "compute.json"
-        if path.is_file():
-            found = files.read_json(path, kind="choice of compute")
-            files.check_format(found, path)
-            return Compute(**{name: value for name, value in found.items() if name != "format"})
+        kept, before = machine.kept(self.folder)
+        if kept is not None:
+            machine.honour(kept, self.folder, hint=machine.RECHOOSE, threads=self.config.threads == "auto")
+            return kept
         steps = self.source.steps // getattr(self.source, "shapes", 1)  # of each shape, for each is compiled for itself
         if self.config.timed:
             steps = COMPILE_PAYS_AFTER_STEPS if self._seconds() > LONG_SECONDS else 0
-        chosen = choose(self.config, steps=steps)
-        files.write_json(path, {"format": files.FORMAT, **chosen.plain()})
+        chosen = choose(ComputeConfig() if before else self.config, steps=steps)  # after --rechoose, whatever the recipe asked for
+        machine.keep(self.folder, chosen, before)
         self.console.say(f"{self.title}: {chosen.line()}")
         return chosen
 

@@ -22,7 +22,8 @@ from lexloom.console import Console, duration, plain, size
 from lexloom.errors import CheckpointError, ConfigError, DataError, FormatError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.runs.interval import UNREADABLE, Again, Difference, Interval, first_difference
-from lexloom.runs.rerun import Opened, Place, Rerun, bests, other_machine, threads
+from lexloom.runs.machine import other_machine, threads
+from lexloom.runs.rerun import Opened, Place, Rerun, bests
 from lexloom.runs.training import SAVE_SECONDS
 from lexloom.train import checkpoint, log
 
@@ -266,6 +267,8 @@ def text(found: Mapping[str, Any]) -> str:
 
 def _interval_text(one: Mapping[str, Any]) -> str:
     start = f"from the checkpoint of step {one['begin']:,}" if one["begin"] else "from the start"
+    if one["skipped"]:
+        return f"steps {one['begin'] + 1:,} to {one['end']:,} were not trained again: {one['skipped']}"
     losses = "log equal" if one["log"] else "LOG DIFFERS"
     ends = {None: "no weights were kept at its end", True: f"weights equal (SHA-256 {one['sha256'][:12]}…)", False: "WEIGHTS DIFFER"}
     documents = f"; {one['documents']:,} documents compared with the corpus" if one["documents"] else ""
