@@ -198,6 +198,12 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", help="Where the rows with their answers go.")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="The second text of each, for tasks on pairs.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto; what the bundle says if not given.")] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Of the file: text=NAME, pair=NAME; found if not given.", metavar="A=NAME")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row of the file.")] = False,
+    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="More bad rows than these are an error.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin the file anew, whatever an interrupted run had done.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -209,14 +215,18 @@ def predict(
     if input_ is not None:
         if output is None or texts:
             raise ConfigError("--input goes with --output, and without texts", hint=f"add --output {input_.stem}-answers.jsonl")
-        done = verbs.predict_file(bundle, input_, output, dtype=dtype, console=console)
+        named = _block([f"columns.{one}" for one in columns or []]).get("columns")
+        options: dict[str, Any] = {"columns": named, "strict": strict, "max_bad_rows": max_bad_rows, "restart": restart, "dtype": dtype}
+        done = verbs.predict_file(bundle, input_, output, console=console, **options)
         aside = f"; {done.bad:,} bad rows are in {done.aside}" if done.bad else ""
         console.result({"output": str(output), "rows": done.rows, "bad": done.bad}, f"{done.rows:,} answers in {output}{aside}")
         return
     if not texts:
         raise ConfigError("there is nothing to answer", hint="give a text in quotes, or --input FILE --output FILE")
-    options = {"pairs": pair} if pair else {}
-    for text, answer in zip(texts, verbs.predict(bundle, list(texts), dtype=dtype, **options), strict=True):
+    if columns or strict or restart or max_bad_rows is not None:
+        raise ConfigError("--columns, --strict, --max-bad-rows and --restart are for files", hint="they go with --input and --output")
+    pairs = {"pairs": pair} if pair else {}
+    for text, answer in zip(texts, verbs.predict(bundle, list(texts), dtype=dtype, **pairs), strict=True):
         console.result({"text": text, "answer": answer}, f"{_answer(answer)}\t{text}")
 
 
