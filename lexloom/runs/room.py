@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from lexloom.compute import release_memory
 from lexloom.runs.failure import out_of_memory
 
 BATCH_TOKENS = 4096
@@ -38,6 +39,7 @@ class Room:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or BATCH_TOKENS // self.cut <= LEAST_TOKENS:
                     raise
-            self.cut *= 2  # out of the handler, which holds the tensors of what failed
+            release_memory()  # out of the handler, which holds the tensors of what failed
+            self.cut *= 2
             size = f"{BATCH_TOKENS // self.cut:,} tokens or one row"
             self.told(f"out of memory in an evaluation; its batches are halved to {size}, its figures are the same but for rounding")

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, ComputeConfig, choose
+from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, ComputeConfig, choose, release_memory
 from lexloom.console import Console, duration
 from lexloom.errors import CheckpointError, ConfigError, DiskFullError, Interrupted
 from lexloom.models.base import Network
@@ -237,8 +237,9 @@ class Training:
                 with closing(self._steps()) as steps:
                     return budget.timed(lambda: next(steps))
             except (RuntimeError, MemoryError) as error:
-                if not (out_of_memory(error) and self._cut()):
+                if not self._can_cut(error):
                     raise
+            self._cut()
             self._restart(masters)
 
     def _restart(self, masters: Mapping[str, Tensor]) -> None:
@@ -304,22 +305,27 @@ class Training:
             except NotFinite as error:
                 raise kept(error, self.folder, self.module, self.source, self.where) from None
             except (RuntimeError, MemoryError) as error:
-                if self.world.size > 1 or not (out_of_memory(error) and self._cut()):
+                if not self._can_cut(error):
                     raise
+            else:
+                continue
+            self._cut()
 
-    def _cut(self) -> bool:
-        """Halves the micro-batch; False where it is one row already."""
-        if getattr(self.source, "largest", 1) <= 1:
-            return False
+    def _can_cut(self, error: BaseException) -> bool:
+        """Whether memory was short, and micro-batches can be smaller."""
+        return out_of_memory(error) and self.world.size == 1 and getattr(self.source, "largest", 1) > 1
+
+    def _cut(self) -> None:
+        """Halves the micro-batch. To be called out of the handler of the error, which holds the tensors of the step."""
         self.optimizer.forget()
         self.saver.shrink()
+        release_memory()
         self.begin, self.state["cut"] = self.optimizer.steps, 2 * self.state["cut"]
         self.source.cut = self.state["cut"]  # type: ignore[attr-defined]
         self.console.warn(
             f"{self.title}: out of memory at step {self.begin + 1:,}; micro-batches are halved to {self.source.largest} rows, "  # type: ignore[attr-defined]
             "the batch stays what it is"
         )
-        return True
 
     def _line(self, info: StepInfo) -> dict[str, Any]:
         return {
