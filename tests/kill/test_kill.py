@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lexloom import files
 from lexloom.train.log import read
 from tests import tiny
+from tests.kill.runner import Runner
 
 
 def start(folder: Path, out: str, settings: Sequence[str] = ()) -> subprocess.Popen[bytes]:
@@ -51,15 +55,51 @@ def saving(run: Path) -> bool:
     return any(any(folder.glob(".*.part")) for folder in run.rglob("checkpoints"))
 
 
+class Process:
+    """A run in a process of its own."""
+
+    def __init__(self, folder: Path, out: str, settings: Sequence[str]) -> None:
+        self.process = start(folder, out, settings)
+
+    def is_there(self) -> bool:
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+
+    def end(self) -> tuple[int, str]:
+        """The exit status, negative where a signal ended it, and what was said."""
+        _, errors = self.process.communicate()
+        return self.process.returncode, errors.decode()
+
+
+class Forked:
+    """A run in a forked child: as dead after a SIGKILL, and started in a moment."""
+
+    def __init__(self, runner: Runner, out: str) -> None:
+        self.runner, self.number = runner, runner.start(out)
+
+    def is_there(self) -> bool:
+        return psutil.pid_exists(self.number)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.number, signal.SIGKILL)
+
+    def end(self) -> tuple[int, str]:
+        return self.runner.end(), self.runner.said
+
+
 class Killer:
     """Kills runs of a recipe again and again, each on from where the one before it died.
 
     Args:
+        begin: starts a run in a folder of that name.
         whole_seconds: that a run takes which nothing disturbs.
     """
 
-    def __init__(self, folder: Path, settings: Sequence[str], whole_seconds: float, dice: random.Random) -> None:
-        self.folder, self.settings, self.whole_seconds, self.dice = folder, settings, whole_seconds, dice
+    def __init__(self, folder: Path, begin: Callable[[str], Process | Forked], whole_seconds: float, dice: random.Random) -> None:
+        self.folder, self.begin, self.whole_seconds, self.dice = folder, begin, whole_seconds, dice
         self.finished: list[Path] = []
         self.in_saves = 0
 
@@ -68,24 +108,26 @@ class Killer:
         hits = 0
         while hits < times:
             run, in_save = self._run(), False
-            process = start(self.folder, run.name, self.settings)
+            process = self.begin(run.name)
             if hits % 3 == 0:  # at any time of the process
                 time.sleep(self.dice.uniform(0.3, 1.0) * self.whole_seconds)
             else:  # some steps on, at the next save every other time
                 aim = logged(run) + self.dice.randint(1, 30)
-                while process.poll() is None and logged(run) < aim:
+                while process.is_there() and logged(run) < aim:
                     time.sleep(0.001)
-                while hits % 3 == 2 and process.poll() is None and not in_save:
+                while hits % 3 == 2 and process.is_there() and not in_save:
                     in_save = saving(run)
-            process.send_signal(signal.SIGKILL)
-            _, errors = process.communicate()
-            assert process.returncode in (0, -signal.SIGKILL), errors.decode()
-            if process.returncode:
+            process.kill()
+            status, said = process.end()
+            assert status in (0, -signal.SIGKILL), said
+            if status:
                 hits, self.in_saves = hits + 1, self.in_saves + in_save
             else:
                 self.finished.append(run)
-        finish(start(self.folder, self._run().name, self.settings))
-        self.finished.append(self._run())
+        run = self._run()
+        status, said = self.begin(run.name).end()
+        assert status == 0, said
+        self.finished.append(run)
 
     def _run(self) -> Path:
         """The run under way; its data are those of the undisturbed one."""
@@ -103,25 +145,36 @@ COMPILED = [
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize(
-    ("kills", "settings"), [(3, []), pytest.param(30, COMPILED, marks=pytest.mark.slow)], ids=["few", "thirty, compiled"]
-)
-def test_killed_runs_end_with_the_same_bits(kills: int, settings: list[str], tmp_path: Path) -> None:
+def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     tiny.write(tmp_path)
-    if settings:
-        finish(start(tmp_path, "first", settings))  # compiles; the other runs take its kernels
+    runner = Runner(tmp_path)
+    try:
+        killed(tmp_path, 3, lambda out: Forked(runner, out))
+    finally:
+        runner.close()
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+def test_thirty_kills_of_compiled_training_in_bfloat16(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    finish(start(tmp_path, "first", COMPILED))  # compiles; the other runs take its kernels
+    killed(tmp_path, 30, lambda out: Process(tmp_path, out, COMPILED))
+    assert outcome(tmp_path / "first") == outcome(tmp_path / "whole")
+    assert all(files.read_json(chosen)["compile"] for chosen in (tmp_path / "whole").rglob("compute.json"))
+
+
+def killed(folder: Path, times: int, begin: Callable[[str], Process | Forked]) -> None:
+    """Holds runs that are killed against one that is not."""
     began = time.monotonic()
-    finish(start(tmp_path, "whole", settings))
-    whole = time.monotonic() - began
-    expected = outcome(tmp_path / "whole")
+    status, said = begin("whole").end()
+    assert status == 0, said
+    whole_seconds, expected = time.monotonic() - began, outcome(folder / "whole")
     assert len(expected["pretrain"]) == 60  # type: ignore[arg-type]
     assert "finetune/topics/bundle/model.safetensors" in expected
-    assert not settings or outcome(tmp_path / "first") == expected
-    for chosen in (tmp_path / "whole").rglob("compute.json"):
-        assert files.read_json(chosen)["compile"] is bool(settings)
     seed = random.SystemRandom().randrange(1 << 30)
-    killer = Killer(tmp_path, settings, whole, random.Random(seed))
-    killer.kill(kills)
-    assert killer.in_saves >= kills // 6, f"seed of the kills: {seed}"
+    killer = Killer(folder, begin, whole_seconds, random.Random(seed))
+    killer.kill(times)
+    assert killer.in_saves >= times // 6, f"seed of the kills: {seed}"
     for run in killer.finished:
         assert outcome(run) == expected, f"{run.name}, seed of the kills: {seed}"
