@@ -28,6 +28,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Devices = Annotated[str | None, typer.Option("--devices", help="Processes that pre-train together: all (one a GPU), or a number.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe name> if not given.")]
+Rechoose = Annotated[
+    bool, typer.Option("--rechoose", help="On another machine: choose device, dtype, threads and compile anew for what is left.")
+]
 Seed = Annotated[int, typer.Option(help="Everything random is a function of it.")]
 Stage = Annotated[str | None, typer.Option(help="pretrain, finetune/NAME, or a training below it.")]
 TrainedSeed = Annotated[int | None, typer.Option("--seed", help="The seed of a task that was fine-tuned over several.")]
@@ -56,6 +59,7 @@ def run(
     set_: Settings = None,
     out: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which stages would run and why; write nothing.")] = False,
+    rechoose: Rechoose = False,
     devices: Devices = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -67,7 +71,7 @@ def run(
     if not dry_run:
         _several(devices)
     console = _console(quiet, verbose, json)
-    found = verbs.run(recipe, out=out, settings=set_ or [], dry_run=dry_run, console=console)
+    found = verbs.run(recipe, out=out, settings=set_ or [], dry_run=dry_run, rechoose=rechoose, console=console)
     if isinstance(found, list):
         console.table({"stage": "stage", "what": "what happens", "folder": "folder"}, found)
     else:
@@ -131,6 +135,7 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     set_: Settings = None,
     out: Out = None,
+    rechoose: Rechoose = False,
     devices: Devices = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -141,7 +146,7 @@ def pretrain(
 
     _several(devices)
     console = _console(quiet, verbose, json)
-    _show_run(console, verbs.pretrain(recipe, out=out, settings=set_ or [], console=console))
+    _show_run(console, verbs.pretrain(recipe, out=out, settings=set_ or [], rechoose=rechoose, console=console))
 
 
 @app.command()
@@ -154,6 +159,7 @@ def finetune(
     test: Annotated[Path | None, typer.Option(help="Rows to score on.")] = None,
     set_: Settings = None,
     seed: Seed = 1,
+    rechoose: Rechoose = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -163,7 +169,8 @@ def finetune(
 
     console = _console(quiet, verbose, json)
     splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
-    _show_run(console, verbs.finetune(bundle, task=task, out=out, settings=set_ or [], seed=seed, console=console, **splits))
+    found = verbs.finetune(bundle, task=task, out=out, settings=set_ or [], seed=seed, rechoose=rechoose, console=console, **splits)
+    _show_run(console, found)
 
 
 @app.command()
@@ -191,6 +198,12 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", help="Where the rows with their answers go.")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="The second text of each, for tasks on pairs.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto; what the bundle says if not given.")] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Of the file: text=NAME, pair=NAME; found if not given.", metavar="A=NAME")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row of the file.")] = False,
+    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="More bad rows than these are an error.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin the file anew, whatever an interrupted run had done.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -202,14 +215,18 @@ def predict(
     if input_ is not None:
         if output is None or texts:
             raise ConfigError("--input goes with --output, and without texts", hint=f"add --output {input_.stem}-answers.jsonl")
-        done = verbs.predict_file(bundle, input_, output, dtype=dtype, console=console)
+        named = _block([f"columns.{one}" for one in columns or []]).get("columns")
+        options: dict[str, Any] = {"columns": named, "strict": strict, "max_bad_rows": max_bad_rows, "restart": restart, "dtype": dtype}
+        done = verbs.predict_file(bundle, input_, output, console=console, **options)
         aside = f"; {done.bad:,} bad rows are in {done.aside}" if done.bad else ""
         console.result({"output": str(output), "rows": done.rows, "bad": done.bad}, f"{done.rows:,} answers in {output}{aside}")
         return
     if not texts:
         raise ConfigError("there is nothing to answer", hint="give a text in quotes, or --input FILE --output FILE")
-    options = {"pairs": pair} if pair else {}
-    for text, answer in zip(texts, verbs.predict(bundle, list(texts), dtype=dtype, **options), strict=True):
+    if columns or strict or restart or max_bad_rows is not None:
+        raise ConfigError("--columns, --strict, --max-bad-rows and --restart are for files", hint="they go with --input and --output")
+    pairs = {"pairs": pair} if pair else {}
+    for text, answer in zip(texts, verbs.predict(bundle, list(texts), dtype=dtype, **pairs), strict=True):
         console.result({"text": text, "answer": answer}, f"{_answer(answer)}\t{text}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import shutil
@@ -101,6 +102,16 @@ def keep_memory() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and all(mallopt(option, value) for option, value in _KEEP)
+
+
+def release_memory() -> bool:
+    """Gives memory that is free in this process back, where it was short; False where nothing was kept, or it is not glibc.
+
+    Else threads find no room for their stacks beside what `keep_memory` keeps, however small a step has become.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    return trim is not None and bool(trim(0))
 
 
 def memory(device: str = "cpu") -> tuple[int, int]:

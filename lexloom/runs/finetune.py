@@ -21,6 +21,7 @@ from lexloom.runs.components import FineTuning, settle
 from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, majority_answers, summary, write_seen
 from lexloom.runs.labelled import Labelled
 from lexloom.runs.origin import visits
+from lexloom.runs.room import Room
 from lexloom.runs.run import Run, Work
 from lexloom.runs.stage import Stage, content, pathless
 from lexloom.runs.training import Training, Validation, install
@@ -125,9 +126,9 @@ class FineTune:
         bundle, new = start.with_task(self.task, seed=seed)
         if self.train.head_epochs > 0:
             self._train(folder / "head", bundle, seed, self.head_config(), only=frozenset(new))
-        self._train(folder, bundle, seed, self.train)
-        validation = self._value(bundle.network)
-        answers = self._answers(bundle.network, self.data.scored)
+        room = self._train(folder, bundle, seed, self.train)
+        validation = room.fit(lambda tokens: self._validate(bundle.network, tokens)).value
+        answers = room.fit(lambda tokens: self._answers(bundle.network, self.data.scored, tokens))
         bundle.about = {"stage": "finetune", "seed": seed, "rows": len(self.data.train), "labels": self.label_counts()}
         bundle.save(folder / "bundle")
         result = {"format": files.FORMAT, "seed": seed, "validation": validation, "answers": answers}
@@ -139,8 +140,10 @@ class FineTune:
         update = {"epochs": self.train.head_epochs, "learning_rate": self.train.head_learning_rate, "keep": "last", "patience": None}
         return self.train.model_copy(update=update)
 
-    def _train(self, folder: Path, bundle: Bundle, seed: int, config: FinetuneConfig, only: frozenset[str] | None = None) -> None:
-        install(bundle.network, self.build(folder, bundle, seed, config, only).run().masters)
+    def _train(self, folder: Path, bundle: Bundle, seed: int, config: FinetuneConfig, only: frozenset[str] | None = None) -> Room:
+        training = self.build(folder, bundle, seed, config, only)
+        install(bundle.network, training.run().masters)
+        return training.room
 
     def build(
         self,
@@ -186,16 +189,13 @@ class FineTune:
         plan = BucketPlan(lengths, edges=sorted(set(edges)), batch_rows=config.batch_rows, seed=seed)
         return LabelledSource(self.encoded, self.task, plan, epochs=config.epochs or 1, seed=seed, micro_tokens=config.micro_batch_tokens)
 
-    def _validate(self, network: Network) -> Validation:
-        answers = self._answers(network, self.data.validation)
+    def _validate(self, network: Network, batch_tokens: int) -> Validation:
+        answers = self._answers(network, self.data.validation, batch_tokens)
         scores = self.task.score(self.task.gold(self.data.validation), answers)
         return Validation(-scores[self.task.primary], scores)
 
-    def _value(self, network: Network) -> float:
-        return self._validate(network).value
-
-    def _answers(self, network: Network, rows: Sequence[Placed]) -> list[Any]:
-        return self.task.predict(network, self.start.tokenizer, rows, max_length=self.max_length)
+    def _answers(self, network: Network, rows: Sequence[Placed], batch_tokens: int) -> list[Any]:
+        return self.task.predict(network, self.start.tokenizer, rows, max_length=self.max_length, batch_tokens=batch_tokens)
 
     def label_counts(self) -> dict[str, int]:
         """How many training rows each label has."""

@@ -16,7 +16,8 @@ from torch import Tensor
 from lexloom.errors import CheckpointError, DataError, FormatError, LexloomError
 from lexloom.runs import origin
 from lexloom.runs.replay import differing, facts
-from lexloom.runs.rerun import Place, Rerun, bests, cut_at
+from lexloom.runs.rerun import Place, Rerun, bests
+from lexloom.runs.room import BATCH_TOKENS
 from lexloom.runs.source_text import changed_documents
 from lexloom.text.shards import Split
 from lexloom.train import checkpoint, log
@@ -81,8 +82,8 @@ class Again:
             problem = error.problem if isinstance(error, LexloomError) else str(error)
             self._differ("file", interval.begin, f"a checkpoint cannot be read, so nothing that hangs on it was compared: {problem}")
             return self.differences
-        if finish is not None and cut_at(start) != cut_at(finish):
-            self.skipped = "memory ran short somewhere in it, and micro-batches of another size round differently"
+        if interval.begin < self.rerun.since:
+            self.skipped = f"up to step {self.rerun.since:,} it was computed otherwise, before --rechoose"
             return []
         self.rerun.start_at(start)
         for step in range(interval.begin, interval.end):
@@ -116,7 +117,8 @@ class Again:
         logged = {line["step"]: line for line in log.lines(path) if begin < line["step"] <= end}
         for info in self.rerun.steps(end):
             tokens += info.tokens
-            computed, told = {**facts(info), "tokens": tokens, **self._validation(info.step)}, logged.get(info.step, {})
+            told = logged.get(info.step, {})
+            computed = {**facts(info), "tokens": tokens, **self._validation(info.step, told)}
             if names := differing(computed, told):
                 self.wrong[info.step] = {name: f"{name}: {told.get(name)!r} logged, {computed[name]!r} computed" for name in names}
             if info.step in self.bests:
@@ -131,9 +133,13 @@ class Again:
             if visit.packing is not None:
                 self.documents |= {piece.document: visit.packing.split for piece in origin.pieces(visit.packing, visit.row)}
 
-    def _validation(self, step: int) -> dict[str, Any]:
-        """The evaluation that was logged with a step, made again."""
-        found = self.rerun.validated() if self.rerun.evaluates(step) else None
+    def _validation(self, step: int, told: Mapping[str, Any]) -> dict[str, Any]:
+        """The evaluation that was logged with a step, made again in batches of that size; none where memory was too short for it."""
+        if not self.rerun.evaluates(step) or told.get("validation", {}) is None:
+            return {}
+        cut = told.get("evaluation_cut", 1)
+        self.rerun.room.cut = cut if isinstance(cut, int) and 0 < cut <= BATCH_TOKENS else 1
+        found = self.rerun.validated()
         return {} if found is None else {"validation": found.record}
 
     def _compare_best(self, step: int, path: Path) -> None:

@@ -35,6 +35,7 @@ from lexloom.train.parallel import ALONE, World
 from lexloom.train.settings import PretrainConfig
 from lexloom.train.source import PackedSource, Phase, fixed_batches
 
+ALARMS = "alarms.json"
 LOOKED_AT = 20_000
 """Rows at the start of the corpus that are looked through for copies; a hundred times as many tokens are counted."""
 
@@ -151,7 +152,8 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     training, inputs = build(folder, phase, inputs, console, kind=Training if world.first else Following, world=world)
     network, objective, source = training.network, training.objective, training.source
     assert isinstance(source, PackedSource)
-    training.alarms = _alarms(source, inputs, console)
+    if world.first:  # which alone evaluates
+        training.alarms = _alarms(folder, source, inputs, console)
     training.where = lambda step: documents(visits(source, step), inputs.corpus)
     trained = training.run()
     if not world.first:
@@ -159,7 +161,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     install(network, trained.masters)
     longest = max(phase.train.lengths)
     bundle = _bundle(network, inputs, longest)
-    validation = _validation_losses(network, inputs, objective, phase)
+    validation = training.room.fit(lambda tokens: _validation_losses(network, inputs, objective, phase, tokens))
     fills = _fills(bundle, phase.fills)
     files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
     bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
@@ -198,14 +200,25 @@ def build(
     return training, inputs
 
 
-def _alarms(source: PackedSource, inputs: Inputs, console: Console) -> Alarms:
-    """What to compare losses with; a corpus that repeats itself is told at once."""
+def _alarms(folder: Path, source: PackedSource, inputs: Inputs, console: Console) -> Alarms:
+    """What to compare losses with, found once and kept beside the log; a corpus that repeats itself is told at every start."""
+    path = folder / ALARMS
+    if not path.is_file():
+        files.write_json(path, {"format": files.FORMAT, **_compared(source, inputs)})
+    found = files.read_json(path, kind="comparison for alarms")
+    files.check_format(found, path)
+    if line := repetition(found["repeated"], found["rows"]):
+        console.warn(f"pre-training: {line}")
+    return Alarms(source.steps, found["blind"])
+
+
+def _compared(source: PackedSource, inputs: Inputs) -> dict[str, Any]:
+    """The share of rows that stand twice among the first `rows`, and each part's loss of a guess that does not look at the text."""
     packing = source.phases[0].packing
     rows = packing.rows(np.arange(min(len(packing), LOOKED_AT)))
-    if line := repetition(repeated(row["input_ids"] for row in rows), len(rows)):
-        console.warn(f"pre-training: {line}")
     tokens = np.asarray(inputs.train.tokens[: LOOKED_AT * 100], dtype=np.int64)
-    return Alarms(source.steps, source.objective.blind(np.bincount(tokens, minlength=len(inputs.tokenizer))))
+    blind = source.objective.blind(np.bincount(tokens, minlength=len(inputs.tokenizer)))
+    return {"rows": len(rows), "repeated": repeated(row["input_ids"] for row in rows), "blind": dict(blind)}
 
 
 def _checked(inputs: Inputs, objective: Objective, phase: components.Phase, console: Console) -> Inputs:
@@ -289,12 +302,15 @@ def _with_evaluations(train: PretrainConfig, steps: int) -> PretrainConfig:
     return train.model_copy(update={"evaluate_every": max(1, steps // EVALUATIONS)})
 
 
-def _validation_losses(network: Network, inputs: Inputs, objective: Objective, phase: components.Phase) -> dict[str, Any] | None:
+def _validation_losses(
+    network: Network, inputs: Inputs, objective: Objective, phase: components.Phase, batch_tokens: int
+) -> dict[str, Any] | None:
     if inputs.validation is None:
         return None
     length = min(phase.train.lengths)
     packing = _packing(inputs.validation, objective, phase.train, length, inputs.seed)
-    batches = fixed_batches(packing, objective, length=length, tokens=phase.train.validation_tokens, seed=inputs.seed)
+    tokens = phase.train.validation_tokens
+    batches = fixed_batches(packing, objective, length=length, tokens=tokens, seed=inputs.seed, batch_tokens=batch_tokens)
     parts = mean_losses(network, objective, batches)
     return {"loss": sum(objective.parts[part] * value for part, value in parts.items()), "parts": parts}
 
@@ -303,8 +319,8 @@ def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> 
     if inputs.validation is None:
         return None
 
-    def validate(network: Network) -> Validation:
-        found = _validation_losses(network, inputs, objective, phase)
+    def validate(network: Network, batch_tokens: int) -> Validation:
+        found = _validation_losses(network, inputs, objective, phase, batch_tokens)
         return Validation(found["loss"], found) if found and found["parts"] else Validation(math.inf, {})
 
     return validate

@@ -21,9 +21,10 @@ from lexloom.models.base import Network, Output
 from lexloom.objectives.base import Objective
 from lexloom.runs import origin
 from lexloom.runs.failure import place_of
+from lexloom.runs.machine import other_machine, threads
 from lexloom.runs.origin import Visit
-from lexloom.runs.rerun import Opened, Place, Rerun, newest, other_machine, threads
-from lexloom.train import log
+from lexloom.runs.rerun import Opened, Place, Rerun
+from lexloom.train import checkpoint, log
 from lexloom.train.loop import StepInfo, summed
 
 COMPARED = ("loss", "parts", "learning_rate", "gradient_norm")
@@ -54,7 +55,7 @@ def replay(
         from, its tokens as the model saw them, what was masked, and its share of the loss.
 
     Raises:
-        ConfigError: there is no such stage or step, or this machine cannot compute as the run did.
+        ConfigError: there is no such stage or step, or this machine or its settings cannot compute as the run did.
         DataError: an input of the stage is gone or was changed.
     """
     console = console or Console()
@@ -63,7 +64,7 @@ def replay(
     logged = _logged(place, step)
     opened.check_inputs(place)
     rerun = opened.rebuild(place)
-    begin, complaints = newest(place.folder, step - 1)
+    begin, complaints = checkpoint.latest(place.folder / "checkpoints", at_most=step - 1, with_best=False)
     for line in complaints:
         console.warn(line)
     if machine := other_machine(opened.folder):
@@ -71,8 +72,11 @@ def replay(
     with threads(rerun.compute):
         rerun.start_at(begin)
         start = rerun.begin
+        if start < rerun.since:
+            hint = f"steps after {rerun.since:,} can be replayed while their checkpoints are there"
+            raise ConfigError("the way to this step was computed otherwise, before --rechoose", where=str(place.folder), hint=hint)
         different = _approach(rerun, place, step, console)
-        told = _rows(rerun, step - 1, opened.run.path("corpus"), rows)
+        told = _rows(rerun, step, opened.run.path("corpus"), rows)
         [info] = rerun.steps(step)
     computed = facts(info)
     agrees = not differing(computed, logged)
@@ -135,7 +139,7 @@ def _approach(rerun: Rerun, place: Place, step: int, console: Console) -> int | 
 
 def _rows(rerun: Rerun, step: int, corpus: Path, most: int | None) -> dict[str, Any]:
     """The rows of a step under the weights before it, and what their losses come to."""
-    batches, seen = rerun.source.batches(step), origin.visits(rerun.source, step)
+    batches, seen = rerun.batches(step), origin.visits(rerun.source, step - 1)
     weights = rerun.objective.parts
     counts = summed(batches, weights)
     found, sums = list[dict[str, Any]](), dict.fromkeys(weights, 0.0)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from lexloom import compute, config, files
+from lexloom import config, files
+from lexloom.batch import Batch
 from lexloom.compute import Compute
 from lexloom.console import Console
-from lexloom.errors import CheckpointError, ConfigError, DataError, FormatError, unknown
+from lexloom.errors import CheckpointError, ConfigError, DataError, unknown
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
-from lexloom.runs import finetune, pretrain
+from lexloom.runs import finetune, machine, pretrain
 from lexloom.runs.components import settle
 from lexloom.runs.recipe import Plan, Recipe, registries
 from lexloom.runs.run import Run
@@ -24,7 +25,7 @@ from lexloom.runs.stage import STAGE, pathless
 from lexloom.runs.training import Training, install
 from lexloom.text.rows import Placed
 from lexloom.text.tokenizer import Tokenizer
-from lexloom.train import checkpoint
+from lexloom.train import checkpoint, log
 from lexloom.train.checkpoint import Checkpoint
 from lexloom.train.log import METRICS
 from lexloom.train.loop import StepInfo
@@ -71,19 +72,23 @@ class Rerun(Training):
 
     Attributes:
         tokenizer: of its rows. labelled: the rows of a task, with their places.
+        since: the step up to which it was computed otherwise, before `--rechoose`; 0 where all was computed alike.
     """
 
     tokenizer: Tokenizer
     labelled: Sequence[Placed] = ()
+    since: int
 
     def _compute(self) -> Compute:
-        path = self.folder / "compute.json"
-        if not path.is_file():
+        if not (self.folder / machine.FILE).is_file():
             hint = "without it nobody can tell how the steps were computed"
             raise CheckpointError("this training has no compute.json", where=str(self.folder), hint=hint)
-        found = super()._compute()
-        honour(found, path)
-        return found
+        chosen, before = machine.kept(self.folder)
+        if chosen is None:
+            raise CheckpointError("it has not gone on since --rechoose: nothing was chosen yet", where=str(self.folder))
+        self.since = max((int(one["until"]) for one in before), default=0)
+        machine.honour(chosen, self.folder, hint="only a machine like the one that trained gives the same bits", threads=False)
+        return chosen
 
     def _resume(self) -> int:
         return 0
@@ -94,7 +99,6 @@ class Rerun(Training):
         Raises:
             CheckpointError: it is a checkpoint of another network.
         """
-        self.source.cut = cut_at(point)  # type: ignore[attr-defined]
         if point is None:
             assert self.optimizer.steps == 0, "the first weights are gone once a step was made"
             self.begin = 0
@@ -103,15 +107,33 @@ class Rerun(Training):
         self.begin = point.step
 
     def steps(self, until: int) -> Iterator[StepInfo]:
-        """Trains in memory from `begin` up to step `until`, and leaves `begin` there."""
-        if until <= self.begin:
-            return
-        with closing(self._steps()) as steps:
-            for info in steps:
-                self.begin = info.step
-                yield info
-                if info.step >= until:
-                    return
+        """Trains in memory from `begin` up to step `until`, and leaves `begin` there; micro-batches are cut as they were then."""
+        while self.begin < min(until, self.source.steps):
+            self._cut_for(self.begin + 1)
+            stop = min([until, *(first - 1 for first, _ in self.cuts if first > self.begin + 1)])
+            with closing(self._steps()) as steps:
+                for info in steps:
+                    self.begin = info.step
+                    yield info
+                    if info.step >= stop:
+                        break
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of a step (from 1), cut as they were then."""
+        self._cut_for(step)
+        return self.source.batches(step - 1)
+
+    @cached_property
+    def cuts(self) -> list[tuple[int, int]]:
+        """(first step, into how many each micro-batch was cut from there on for want of memory), as it was logged."""
+        found = [(1, 1)]
+        for line in log.lines(self.folder):
+            if (cut := line.get("cut", 1)) != found[-1][1] and isinstance(cut, int) and cut > 0:
+                found.append((line["step"], cut))
+        return found
+
+    def _cut_for(self, step: int) -> None:
+        self.source.cut = [cut for first, cut in self.cuts if first <= step][-1]  # type: ignore[attr-defined]
 
     def place_of(self, row: int) -> str:
         """`file:line` of a token row of a task."""
@@ -225,10 +247,10 @@ class Opened:
 
     def _end_of(self, head: Rerun) -> None:
         """Leaves the network with the weights at the end of the head's own training."""
-        begin, complaints = newest(head.folder, head.source.steps)
+        begin, complaints = checkpoint.latest(head.folder / "checkpoints", at_most=head.source.steps, with_best=False)
         for line in complaints:
             self.console.warn(line)
-        with threads(head.compute):
+        with machine.threads(head.compute):
             head.start_at(begin)
             for _ in head.steps(head.source.steps):
                 pass
@@ -240,68 +262,10 @@ def _has_begun(folder: Path) -> bool:
     return (folder / METRICS).is_file() or any(folder.glob("failed-step-*"))
 
 
-def cut_at(point: Checkpoint | None) -> int:
-    """Into how many each micro-batch was cut up to there, for want of memory."""
-    return int(point.state.get("cut", 1)) if point is not None else 1
-
-
 def bests(folder: Path) -> dict[int, Path]:
     """Step -> folder of the best weights that a training kept."""
     found = ((files.read_manifest(path), path) for path in (folder / "checkpoints").glob("best*"))
     return {int(about["step"]): path for about, path in found if about is not None and "step" in about}
-
-
-def newest(folder: Path, at_most: int) -> tuple[Checkpoint | None, list[str]]:
-    """The newest sound checkpoint at or before a step, None where there is none; and a line for each damaged one."""
-    complaints: list[str] = []
-    for step, path in reversed(checkpoint.whole(folder / "checkpoints")):
-        if step <= at_most:
-            try:
-                return checkpoint.load(path), complaints
-            except (CheckpointError, FormatError, KeyError) as error:
-                complaints.append(f"passed over a damaged checkpoint: {error}")
-    return None, complaints
-
-
-@contextmanager
-def threads(chosen: Compute) -> Iterator[None]:
-    """Computes with the threads that were chosen, and gives this process back its own number."""
-    before = torch.get_num_threads()
-    chosen.apply()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def honour(chosen: Compute, where: Path) -> None:
-    """Whether this machine can compute as it was chosen.
-
-    Raises:
-        ConfigError: the device or the compiler is not here.
-    """
-    problem = ""
-    if chosen.device.startswith("cuda"):
-        number = int(chosen.device.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or torch.cuda.device_count() <= number:
-            problem = "there is no such GPU here"
-        elif chosen.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            problem = "this GPU has no native bfloat16"
-    elif chosen.compile and not compute.choose(compute.ComputeConfig(device="cpu"), steps=1 << 40).compile:
-        problem = "it was compiled, and there is no C++ compiler here"
-    if problem:
-        how = f"{chosen.device}, {chosen.dtype}, {chosen.threads} threads, {'compiled' if chosen.compile else 'eager'}"
-        hint = "only a machine like the one that trained gives the same bits"
-        raise ConfigError(f"this machine cannot compute as this training did: {problem}", expected=how, where=str(where), hint=hint)
-
-
-def other_machine(run: Path) -> str:
-    """In what this machine differs from the one that the run says it was made on, where that can change roundings; "" where in nothing."""
-    path = run / "environment.json"
-    told = files.read_json(path, kind="environment") if path.is_file() else {}
-    now = compute.environment()
-    names = ("torch", "numpy", "instruction sets", "system")
-    return "; ".join(f"{name}: {told[name]} then, {now[name]} here" for name in names if name in told and told[name] != now.get(name))
 
 
 @contextmanager

@@ -14,11 +14,14 @@ from lexloom.console import Console
 from lexloom.lock import locked
 from lexloom.runs.prepare import prepare
 from lexloom.runs.recipe import Plan
-from lexloom.runs.stage import Stage, content
+from lexloom.runs.stage import STAGE, Stage, content, finished
 from lexloom.text.corpus import Corpus
 from lexloom.text.tokenizer import Tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
+    from lexloom.compute import ComputeConfig
+    from lexloom.config import Place
+    from lexloom.runs.components import Components
     from lexloom.train.parallel import World
 
 SAMPLES, SAMPLE_CHARACTERS = 3, 300
@@ -40,11 +43,14 @@ class Run:
         folder: RUN.
         only: the last stage to run, by name (`pretrain`); all where None.
         flat: the stage whose folder is RUN itself, for verbs of a single stage.
+        rechoose: device, dtype, threads and compile are chosen anew for what is left of interrupted trainings.
     """
 
-    def __init__(self, plan: Plan, folder: Path, console: Console, *, only: str | None = None, flat: str | None = None) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, console: Console, *, only: str | None = None, flat: str | None = None, rechoose: bool = False
+    ) -> None:
         self.plan, self.recipe, self.folder, self.console = plan, plan.recipe, folder, console
-        self.only, self.flat = only, flat
+        self.only, self.flat, self.rechoose = only, flat, rechoose
         self.world: World  # the processes that run this recipe, while it runs
 
     def path(self, name: str) -> Path:
@@ -67,7 +73,7 @@ class Run:
         from lexloom.runs.report import write_report
         from lexloom.train.parallel import joined
 
-        settle(self.plan)
+        self._check_machine(settle(self.plan))
         with joined() as self.world:
             if not self.world.first:
                 self.console = Console(quiet=True)
@@ -81,12 +87,29 @@ class Run:
         self.console.say(f"report: {report}")
         return self.folder
 
+    def _check_machine(self, settled: Components) -> None:
+        """Whether this machine can do what the recipe asks for, in stages that are not finished; told before anything is prepared."""
+        from lexloom.runs.machine import able
+
+        phases = zip(self.phase_names(), settled.phases, strict=True)
+        asked: list[tuple[Place, str, ComputeConfig]] = [(self.plan.phase_place(i), name, p.train) for i, (name, p) in enumerate(phases)]
+        asked += [(("finetune", name), f"finetune/{name}", tuning.train) for name, tuning in settled.tasks.items()]
+        for place, name, train in asked:
+            if not self.rechoose and not finished(self.path(name)):
+                able(train, self.plan.document.where((*place, "train", "device")), begun=(self.path(name) / STAGE).exists())
+            if name == self.only:
+                break
+
     def _make(self) -> None:
         """The stages in order. The first process decides what there is to do, and does what is not trained alone."""
+        from lexloom.runs.machine import rechoose
+
         world = self.world
         world.wait()
         for work in self.works():
             if world.any(world.first and work.stage.begin(self.console)):
+                if self.rechoose and world.first and work.stage.trained:
+                    rechoose(work.stage.folder, self.console)
                 if world.first or work.together:
                     work.make()
                 if world.first:

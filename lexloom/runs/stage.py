@@ -75,11 +75,7 @@ class Stage:
         files.write_json(self.folder / STAGE, value)
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            found = files.read_json(self.folder / STAGE, kind="stage")
-        except (OSError, FormatError):
-            return None
-        return found if isinstance(found, dict) else None
+        return _told(self.folder)
 
     def _difference(self) -> str:
         before = (self._read() or {}).get("depends", {})
@@ -97,6 +93,19 @@ class Stage:
             number += 1
         self.folder.rename(aside)
         console.warn(f"{self.name}: {difference} changed, so it runs again; what was there is kept in {aside}")
+
+
+def finished(folder: Path) -> bool:
+    """Whether a stage was brought to its end in a folder, be it this very one or one with other settings."""
+    return bool((_told(folder) or {}).get("finished"))
+
+
+def _told(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = files.read_json(folder / STAGE, kind="stage")
+    except (OSError, FormatError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def content(path: Path) -> Any:

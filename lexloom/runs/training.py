@@ -15,16 +15,16 @@ from typing import Any
 
 from torch import Tensor
 
-from lexloom import files
-from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, choose
+from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, ComputeConfig, choose, release_memory
 from lexloom.console import Console, duration
 from lexloom.errors import CheckpointError, ConfigError, DiskFullError, Interrupted
 from lexloom.models.base import Network
 from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
-from lexloom.runs import budget
+from lexloom.runs import budget, machine
 from lexloom.runs.failure import kept, out_of_memory
 from lexloom.runs.interrupt import on_signal
+from lexloom.runs.room import Room
 from lexloom.train import checkpoint
 from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
@@ -68,7 +68,7 @@ class Training:
     Args:
         folder: `metrics.jsonl`, `checkpoints/` and `compute.json` live here.
         network: in fp32; while training it is cast to the dtype that was chosen.
-        validate: evaluates the network, or None.
+        validate: evaluates the network in batches of so many tokens, or None.
         trainable: own names of the parameters to train; all where None.
         world: the processes that train together. This one is the first of them: it writes, evaluates and decides.
     """
@@ -82,7 +82,7 @@ class Training:
         config: TrainConfig,
         console: Console,
         *,
-        validate: Callable[[Network], Validation] | None = None,
+        validate: Callable[[Network, int], Validation] | None = None,
         trainable: Callable[[str], bool] | None = None,
         title: str = "training",
         world: World = ALONE,
@@ -104,7 +104,8 @@ class Training:
         self.optimizer = AdamW(self.module.named().items(), config)
         self.optimizer.adopt({name: tensor.to(self.compute.device) for name, tensor in originals.items()})
         self.frozen = {name: originals[name] for name in originals if name not in self.optimizer.masters}
-        self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1}
+        self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1, "evaluation_cut": 1}
+        self.room = Room(lambda line: console.warn(f"{title}: {line}"))
         self.plan = budget.saved(folder)
         self._keep_plan()
         self.best: checkpoint.Best | None = None  # where `keep: best` keeps weights
@@ -115,16 +116,15 @@ class Training:
         self.where: Callable[[int], list[str]] | None = None
 
     def _compute(self) -> Compute:
-        path = self.folder / "compute.json"
-        if path.is_file():
-            found = files.read_json(path, kind="choice of compute")
-            files.check_format(found, path)
-            return Compute(**{name: value for name, value in found.items() if name != "format"})
+        kept, before = machine.kept(self.folder)
+        if kept is not None:
+            machine.honour(kept, self.folder, hint=machine.RECHOOSE, threads=self.config.threads == "auto")
+            return kept
         steps = self.source.steps // getattr(self.source, "shapes", 1)  # of each shape, for each is compiled for itself
         if self.config.timed:
             steps = COMPILE_PAYS_AFTER_STEPS if self._seconds() > LONG_SECONDS else 0
-        chosen = choose(self.config, steps=steps)
-        files.write_json(path, {"format": files.FORMAT, **chosen.plain()})
+        chosen = choose(ComputeConfig() if before else self.config, steps=steps)  # after --rechoose, whatever the recipe asked for
+        machine.keep(self.folder, chosen, before)
         self.console.say(f"{self.title}: {chosen.line()}")
         return chosen
 
@@ -148,6 +148,7 @@ class Training:
             self.state["best"] = self.state["best"] if found.best else {}
         if self.state["cut"] > 1:
             self.source.cut = self.state["cut"]  # type: ignore[attr-defined]
+        self.room.cut = self.state["evaluation_cut"]
         self.console.say(f"{self.title}: going on from step {found.step:,}")
         return found.step
 
@@ -214,12 +215,11 @@ class Training:
         if self.world.size > 1:
             raise ConfigError("a time budget is for one process", got=f"{self.world.size} processes", hint="set tokens, or steps")
         masters = self._masters()
-        with closing(self._steps()) as steps:
-            step_seconds = budget.timed(lambda: next(steps))
+        step_seconds = self._step_seconds(masters)
         began = time.perf_counter()
         found = self.validated()
         evaluation = time.perf_counter() - began if found is not None else 0.0
-        self.optimizer.restart({name: master.to(self.compute.device) for name, master in masters.items()})
+        self._restart(masters)
         every = self.config.evaluate_every
         if every:
             step_seconds, evaluation = step_seconds + evaluation / every, 0.0
@@ -229,6 +229,22 @@ class Training:
         self.state["seconds"] = gone
         self._keep_plan()
         self.console.say(f"{self.title}: {self.plan.steps:,} steps fit into {duration(seconds)}")
+
+    def _step_seconds(self, masters: Mapping[str, Tensor]) -> float:
+        """Of one step, in micro-batches that fit into memory."""
+        while True:
+            try:
+                with closing(self._steps()) as steps:
+                    return budget.timed(lambda: next(steps))
+            except (RuntimeError, MemoryError) as error:
+                if not self._can_cut(error):
+                    raise
+            self._cut()
+            self._restart(masters)
+
+    def _restart(self, masters: Mapping[str, Tensor]) -> None:
+        self.optimizer.restart({name: master.to(self.compute.device) for name, master in masters.items()})
+        self.begin = 0
 
     def _seconds(self) -> float:
         """The time that the recipe gives."""
@@ -289,22 +305,27 @@ class Training:
             except NotFinite as error:
                 raise kept(error, self.folder, self.module, self.source, self.where) from None
             except (RuntimeError, MemoryError) as error:
-                if self.world.size > 1 or not (out_of_memory(error) and self._cut()):
+                if not self._can_cut(error):
                     raise
+            else:
+                continue
+            self._cut()
 
-    def _cut(self) -> bool:
-        """Halves the micro-batch; False where it is one row already."""
-        if getattr(self.source, "largest", 1) <= 1:
-            return False
+    def _can_cut(self, error: BaseException) -> bool:
+        """Whether memory was short, and micro-batches can be smaller."""
+        return out_of_memory(error) and self.world.size == 1 and getattr(self.source, "largest", 1) > 1
+
+    def _cut(self) -> None:
+        """Halves the micro-batch. To be called out of the handler of the error, which holds the tensors of the step."""
         self.optimizer.forget()
         self.saver.shrink()
+        release_memory()
         self.begin, self.state["cut"] = self.optimizer.steps, 2 * self.state["cut"]
         self.source.cut = self.state["cut"]  # type: ignore[attr-defined]
         self.console.warn(
             f"{self.title}: out of memory at step {self.begin + 1:,}; micro-batches are halved to {self.source.largest} rows, "  # type: ignore[attr-defined]
             "the batch stays what it is"
         )
-        return True
 
     def _line(self, info: StepInfo) -> dict[str, Any]:
         return {
@@ -327,9 +348,12 @@ class Training:
         """What an evaluation of the network as it is finds; None where there is nothing to evaluate it on."""
         if self.validate is None:
             return None
-        found = self.validate(self.network.eval())
-        self.network.train()
-        return found
+        validate, network = self.validate, self.network.eval()
+        try:
+            return self.room.fit(lambda tokens: validate(network, tokens))
+        finally:
+            network.train()
+            self.state["evaluation_cut"] = self.room.cut
 
     @staticmethod
     def _due(step: int, every: int | None) -> bool:
@@ -341,7 +365,14 @@ class Training:
         return time.perf_counter() - saved > SAVE_SECONDS
 
     def _evaluate(self, step: int) -> dict[str, Any]:
-        found = self.validated()
+        """What is logged of an evaluation; None where not even one row fits into memory, which the training does without."""
+        try:
+            found = self.validated()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.console.warn(f"{self.title}: no memory to evaluate step {step:,}; goes on without it")
+            return {"validation": None}
         if found is None:
             return {}
         for line in self.alarms.look(step, found.record.get("parts") or {}, self.optimizer.gradients):
@@ -354,7 +385,8 @@ class Training:
                 self.best = checkpoint.Best(step, self._masters())  # written with the next checkpoint
         else:
             self.state["waited"] += 1
-        return {"validation": found.record}
+        cut = {"evaluation_cut": self.room.cut} if self.room.cut > 1 else {}
+        return {"validation": found.record, **cut}
 
     def _save(self, step: int, *, last: bool) -> None:
         """Begins a save; the last one is on the disk when this returns."""

@@ -30,6 +30,7 @@ def run(
     out: Path | str | None = None,
     settings: Sequence[str] = (),
     dry_run: bool = False,
+    rechoose: bool = False,
     console: Console | None = None,
     **overrides: Any,
 ) -> Path | list[dict[str, str]]:
@@ -40,6 +41,7 @@ def run(
         out: RUN; `runs/<recipe name>` where None.
         settings: `a.b=value` texts, as `--set` takes them.
         dry_run: say which stages would run and why, write nothing.
+        rechoose: on another machine: device, dtype, threads and compile are chosen anew for what is left of an interrupted training.
         overrides: settings by keyword, `__` for the dot: `pretrain__train__tokens="2M"`.
 
     Returns:
@@ -51,7 +53,7 @@ def run(
     from lexloom.runs.run import Run
 
     plan = _plan(recipe, [*settings, *(f"{name.replace('__', '.')}={value}" for name, value in overrides.items())])
-    work = Run(plan, _out(plan, out), console or Console())
+    work = Run(plan, _out(plan, out), console or Console(), rechoose=rechoose)
     return work.dry() if dry_run else work.execute()
 
 
@@ -95,14 +97,19 @@ def tokenizer(corpus: Path | str, out: Path | str, **settings: Any) -> Tokenizer
 
 
 def pretrain(
-    recipe: Path | str | Mapping[str, Any], *, out: Path | str | None = None, settings: Sequence[str] = (), console: Console | None = None
+    recipe: Path | str | Mapping[str, Any],
+    *,
+    out: Path | str | None = None,
+    settings: Sequence[str] = (),
+    rechoose: bool = False,
+    console: Console | None = None,
 ) -> Path:
-    """Runs a recipe up to its last phase of pre-training; RUN is that stage's folder, so the model is `RUN/bundle`."""
+    """Runs a recipe up to its last phase of pre-training; RUN is that stage's folder, so the model is `RUN/bundle`. See `run`."""
     from lexloom.runs.run import Run
 
     plan = _plan(recipe, settings)
     last = "pretrain" if len(plan.recipe.phases) < 2 else f"pretrain-{len(plan.recipe.phases)}"
-    return Run(plan, _out(plan, out), console or Console(), only=last, flat=last).execute()
+    return Run(plan, _out(plan, out), console or Console(), only=last, flat=last, rechoose=rechoose).execute()
 
 
 def finetune(
@@ -115,6 +122,7 @@ def finetune(
     test: Path | str | Rows | None = None,
     settings: Sequence[str] = (),
     seed: int = 1,
+    rechoose: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Fine-tunes a bundle for a task; RUN is the stage's folder, so the model is `RUN/bundle`.
@@ -122,6 +130,7 @@ def finetune(
     Args:
         train, validation, test: files, lists of rows, or DataFrames.
         settings: `a.b=value` below the task: `train.epochs=5`, `settings.long_texts=windows`.
+        rechoose: see `run`.
 
     Example:
         >>> lexloom.finetune("runs/first/pretrain/bundle", train="train.jsonl", test="test.jsonl", out="runs/topics")
@@ -136,7 +145,7 @@ def finetune(
     section = {"task": task, "from": str(Path(bundle).resolve()), "data": data}
     value = {"name": out.name or "finetune", "seed": seed, "finetune": {"task": section}}
     plan = recipes.from_mapping(value, Path.cwd(), overrides=[f"finetune.task.{setting}" for setting in settings])
-    return Run(plan, out, console or Console(), flat="finetune/task").execute()
+    return Run(plan, out, console or Console(), flat="finetune/task", rechoose=rechoose).execute()
 
 
 def evaluate(bundle: Path | str, data: Path | str | Rows, *, against: Path | str | None = None, by: str | None = None) -> Evaluation:

@@ -22,7 +22,8 @@ from lexloom.console import Console, duration, plain, size
 from lexloom.errors import CheckpointError, ConfigError, DataError, FormatError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.runs.interval import UNREADABLE, Again, Difference, Interval, first_difference
-from lexloom.runs.rerun import Opened, Place, Rerun, bests, other_machine, threads
+from lexloom.runs.machine import other_machine, threads
+from lexloom.runs.rerun import Opened, Place, Rerun, bests
 from lexloom.runs.training import SAVE_SECONDS
 from lexloom.train import checkpoint, log
 

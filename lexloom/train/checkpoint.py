@@ -208,10 +208,16 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError("these tensors cannot be read", got=str(error)[:200], where=str(path)) from None
 
 
-def latest(folder: Path, *, needs: Iterable[str] = ()) -> tuple[Checkpoint | None, list[str]]:
+def latest(
+    folder: Path, *, needs: Iterable[str] = (), at_most: int | None = None, with_best: bool = True
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is sound, its best weights too, and a line for each damaged one that was passed over.
 
     Where none has sound best weights, and they are not there at all, the newest goes on without: its `best` is None.
+
+    Args:
+        at_most: no step beyond this one.
+        with_best: False for who looks back and needs no best weights: they are not read.
 
     Raises:
         FormatError: a newer lexloom wrote it.
@@ -219,13 +225,13 @@ def latest(folder: Path, *, needs: Iterable[str] = ()) -> tuple[Checkpoint | Non
     """
     complaints: list[str] = []
     needs, without = tuple(needs), None
-    for _, path in reversed(_there(folder, "step")):
-        if not (path / files.MANIFEST).is_file():
+    for step, path in reversed(_there(folder, "step")):
+        if not (path / files.MANIFEST).is_file() or (at_most is not None and step > at_most):
             continue
         try:
             found = load(path, needs=needs)
             without = without or found
-            if found.best is not None:
+            if with_best and found.best is not None:
                 files.verify(_best_place(folder, found.best.step))
             return found, complaints
         except (CheckpointError, OSError) as error:

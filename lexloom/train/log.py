@@ -5,8 +5,10 @@ One JSON object a line and one line a step, in growing order of `step`:
     {"step": 200, "time": 1790000000.123, "loss": 5.21, "parts": {"masked-lm": 4.6, "next-sentence": 0.61}, "learning_rate": 0.001,
      "gradient_norm": 0.8, "tokens": 3276800, "seconds": 471.2, "tokens_per_second": 6951.0, "validation": {"loss": 5.0, "parts": {…}}}
 
-Only `step` is needed. `tokens` and `seconds` count from the start of the run, `time` is the clock (added here). Floats read back
-exactly; those that are not finite are the strings "nan", "inf", "-inf", for the log of a step that went wrong is the one that is wanted.
+Only `step` is needed. `tokens` and `seconds` count from the start of the run, `time` is the clock (added here). Where memory ran short,
+`cut` says into how many each micro-batch of the step was cut, `evaluation_cut` the same of the batches of its evaluation, and `validation`
+is null where not even one row fitted. Floats read back exactly; those that are not finite are the strings "nan", "inf", "-inf", for the
+log of a step that went wrong is the one that is wanted.
 """
 
 from __future__ import annotations

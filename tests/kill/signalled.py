@@ -1,4 +1,4 @@
-"""Runs `lexloom` commands in forked children, so that a test can send them signals without paying for their start (see `test_signals.py`).
+"""Runs `lexloom` commands in forked children, so that a test can send them signals without paying for their start (see `runner.py`).
 
 Reads a job a line from stdin; says the child's process number, and, once it ended, its exit status as `wait` gives it.
 """

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from lexloom import files
 from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
+from tests.kill.runner import Runner
 from tests.kill.test_kill import outcome
 
 pytestmark = [pytest.mark.kill, pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no SIGSTOP here")]
@@ -73,39 +72,6 @@ SETTLE_SECONDS = 10.0
 """The most that a step boundary, a checkpoint and the end of the process may take; steps take milliseconds here."""
 
 
-class Runner:
-    """Starts commands and sends them signals."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, folder / "log"
-        environment = {**tiny.ENVIRONMENT, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.kill.signalled"]
-        self.server = subprocess.Popen(command, cwd=tiny.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.server.stdout is not None
-        return self.server.stdout.readline().strip()
-
-    def start(self, out: str, *settings: str) -> int:
-        """The process number of a run that has just been started."""
-        given = [word for setting in settings for word in ("--set", setting)]
-        job = {"arguments": ["run", "recipe.yaml", "--out", out, *given], "cwd": str(self.folder), "log": str(self.log)}
-        assert self.server.stdin is not None
-        self.log.write_text("")  # what the run before said must not be taken for its words
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        return int(self._line())
-
-    def end(self) -> int:
-        """The exit status of the run, negative where a signal ended it."""
-        return os.waitstatus_to_exitcode(int(self._line()))
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     """A recipe whose data are prepared, and one run of it, `whole`, that nothing disturbed."""
@@ -116,8 +82,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     found.start("whole")
     assert found.end() == 0, found.said
     yield found
-    found.server.kill()
-    found.server.communicate()
+    found.close()
 
 
 def fresh(runner: Runner, name: str) -> Path:

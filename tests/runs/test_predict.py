@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lexloom import cli
 from lexloom.console import Console
 from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.hub.bundle import Bundle
@@ -286,6 +287,7 @@ def test_mistakes_are_told(bundle: Bundle, tfidf: TfidfClassifier, tmp_path: Pat
 CHILD = """
 import sys
 from pathlib import Path
+from lexloom import cli
 from lexloom.console import Console
 from lexloom.runs.predict import predict_file
 predict_file(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), batch_rows=50, console=Console(quiet=True))
@@ -360,3 +362,34 @@ def test_parts_of_another_bundle_or_input_are_not_used(bundle: Bundle, tmp_path:
     interrupted(2)
     assert predict_file(bundle, source, output, batch_rows=10, restart=True, console=QUIET).resumed_from == 0
     assert len(read_jsonl(output)) == 49
+
+
+def test_the_command_line_has_what_the_call_has(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = bundle.save(tmp_path / "bundle")
+    rows = [{"body": text, "text": "another"} for text in texts_of(8)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "no row\nnor this\n", encoding="utf-8")
+
+    def told(*more: str, files: bool = True) -> tuple[int, str]:
+        given = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")] if files else ["a text"]
+        monkeypatch.setattr(sys, "argv", ["lexloom", "predict", str(saved), *given, "-q", *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    assert told("--columns", "text=body") == (0, "")
+    expected = [answer["label"] for answer in bundle.predict([row["body"] for row in rows])]
+    assert [row["prediction"] for row in read_jsonl(tmp_path / "out.jsonl")] == expected
+    code, said = told("--columns", "text=bodi")
+    assert code == 3 and "body" in said
+    code, said = told("--columns", "txt=body")
+    assert code == 2 and "did you mean 'text'" in said
+    code, said = told("--strict")
+    assert code == 3 and "in.jsonl:9" in said
+    code, said = told("--max-bad-rows", "1")
+    assert code == 3 and "at most 1" in said
+    assert told("--max-bad-rows", "2", "--restart")[0] == 0
+    for flag in ("--strict", "--restart"):
+        code, said = told(flag, files=False)
+        assert code == 2 and "--input" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -99,6 +100,17 @@ def test_a_changed_stage_is_kept_aside(tmp_path: Path) -> None:
     lexloom.run(path, out=out, settings=["pretrain.train.steps=9", "finetune={}"])
     assert files.digest(out / "pretrain.old-1/bundle/model.safetensors") == before
     assert len(read(out / "pretrain")) == 9
+
+
+def test_what_alarms_compare_with_is_found_once(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Path(shutil.copytree(done, tmp_path / "run"))
+    found = files.read_json(out / "pretrain/alarms.json")
+    assert found["repeated"] == 0 and found["rows"] > 100 and set(found["blind"]) == {"masked-lm", "next-sentence"}
+    files.write_json(out / "pretrain/alarms.json", {**found, "repeated": 0.5})
+    files.remove(out / "pretrain/bundle")
+    files.write_json(out / "pretrain/stage.json", {**files.read_json(out / "pretrain/stage.json"), "finished": False})
+    lexloom.run(done.parent / "recipe.yaml", out=out)
+    assert "50% of" in capsys.readouterr().err, "the rows were read again"
 
 
 def test_two_writers_are_one_too_many(done: Path) -> None:

@@ -195,3 +195,16 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(name: str, tmp_path
         assert found is not None
         with pytest.raises(CheckpointError, match=tensor):
             checkpoint.restore(optimizer(), found)
+
+
+def test_who_looks_back_gets_the_newest_up_to_a_step_and_needs_no_best_weights(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        checkpoint.save(tmp_path, step, optimizer(step), {}, keep=9, best=checkpoint.Best(step, optimizer(step).masters))
+    for step in (10, 20, 30):
+        (tmp_path / f"best-{step:09d}" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "step-000000020" / "model.safetensors").write_bytes(b"")
+    for most, expected, passed_over in ((35, 30, 0), (29, 10, 1), (10, 10, 0), (9, None, 0)):
+        found, complaints = checkpoint.latest(tmp_path, at_most=most, with_best=False)
+        assert (found.step if found else None, len(complaints)) == (expected, passed_over)
+    with pytest.raises(CheckpointError, match="best evaluation are damaged"):
+        checkpoint.latest(tmp_path)
