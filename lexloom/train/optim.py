@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lexloom.config import Config
 from lexloom.errors import CheckpointError
+from lexloom.train.parallel import World
 
 
 class OptimizerConfig(Config):
@@ -118,6 +119,10 @@ class AdamW:
         self.fresh = True
         for parameter in self.parameters.values():
             parameter.grad = None
+
+    def exchange(self, world: World) -> None:
+        """Adds the accumulated gradients up over all processes, once a step."""
+        world.add_(self.sums)
 
     def norm(self) -> Tensor:
         """The 2-norm of all accumulated gradients."""
