@@ -52,6 +52,7 @@ class Following(Training):
 
     def _failed(self, error: NotFinite) -> Exception:
         self.held.gather()
+        self.world.wait()  # until the first has kept the step
         return error
 
     def _without(self, error: DiskFullError) -> None:

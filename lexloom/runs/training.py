@@ -323,7 +323,9 @@ class Training:
     def _failed(self, error: NotFinite) -> Exception:
         self.held.gather()
         with self.held.placed() as alone:
-            return kept(error, self.folder, alone, self.source, self.where)
+            found = kept(error, self.folder, alone, self.source, self.where)
+        self.world.wait()  # a process that ends takes the others with it
+        return found
 
     def _cut(self) -> bool:
         """Halves the micro-batch; False where it is one row already."""

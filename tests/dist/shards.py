@@ -1,12 +1,14 @@
 """One of several processes that hold a share of a tiny network each, or one that holds all; started by `test_sharding.py`.
 
 Jobs: ["train", rows, micro, dtype, steps] trains; ["save", folder, from, to] goes on from the newest checkpoint of `from` where that is
-given, trains up to step `to`, and saves that step in `folder`.
+given, trains up to step `to`, and saves that step in `folder`. ["full", folder] saves where the last process may write no large file.
+["poison"] trains on from weights of which the last process holds one that is no number.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lexloom.compute import Compute
+from lexloom.errors import CheckpointError
 from lexloom.models.base import Network
 from lexloom.models.bert import Bert
 from lexloom.objectives.masked_lm import MaskedLM, MaskedLMConfig
 from lexloom.train import checkpoint
-from lexloom.train.loop import fit
+from lexloom.train.loop import NotFinite, fit
 from lexloom.train.parallel import World, joined
 from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
@@ -92,10 +95,44 @@ def save(world: World, folder: str, begin: str | None, to: int) -> dict[str, Any
     return {"losses": [], "weights": {name: tensor.tolist() for name, tensor in trainee.masters().items()}}
 
 
+def full(world: World, folder: str) -> dict[str, Any]:
+    """What each process was told, and then a save that goes well."""
+    trainee, told = Trainee(world, "float32"), ""
+    trainee.held.save(Path(folder), 1, trainee.held.optimizer, {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if world.rank == world.size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        trainee.held.save(Path(folder), 2, trainee.held.optimizer, {})
+    except (OSError, CheckpointError) as error:
+        told = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    world.wait()
+    there = sorted(path.name for path in Path(folder).iterdir())
+    world.wait()
+    trainee.held.save(Path(folder), 3, trainee.held.optimizer, {})
+    return {"losses": [], "told": told, "there": there}
+
+
+def poison(world: World) -> dict[str, Any]:
+    """The error that each process ends with, and whether its weights are what they were."""
+    trainee = Trainee(world, "float32")
+    optimizer = trainee.held.optimizer
+    if world.rank == world.size - 1:
+        optimizer.masters["backbone.blocks.0.up.weight"][-1, 0] = torch.nan
+    before = {name: master.clone() for name, master in optimizer.masters.items()}
+    try:
+        list(trainee.steps(7, 3, 0, 2))
+    except NotFinite as error:
+        told = {"error": str(error), "parameters": error.parameters}
+    same = all(torch.equal(master.nan_to_num(1e9), before[name].nan_to_num(1e9)) for name, master in optimizer.masters.items())
+    return {"losses": [], **told, "same": same}
+
+
 def main(out: Path, jobs: list[list[Any]]) -> None:
     torch.set_num_threads(1)
     with joined() as world:
-        found = [{"train": train, "save": save}[name](world, *arguments) for name, *arguments in jobs]
+        found = [{"train": train, "save": save, "full": full, "poison": poison}[name](world, *arguments) for name, *arguments in jobs]
         (out / f"rank-{world.rank}-of-{world.size}.json").write_text(json.dumps(found))
 
 
