@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import time
@@ -12,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -26,21 +25,16 @@ from lexloom.objectives.base import Objective
 from lexloom.runs import budget
 from lexloom.runs.failure import kept, out_of_memory
 from lexloom.runs.interrupt import on_signal
-from lexloom.train import checkpoint
+from lexloom.train import checkpoint, recompute
 from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
 from lexloom.train.loop import NotFinite, Source, StepInfo, fit
-from lexloom.train.optim import AdamW, rate
+from lexloom.train.optim import rate
 from lexloom.train.parallel import ALONE, World
-from lexloom.train.recompute import kept as keep_values
-from lexloom.train.recompute import recomputed
 from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step
-from lexloom.train.whole import Whole
-
-if TYPE_CHECKING:
-    from lexloom.train.sharding import Sharded
+from lexloom.train.whole import Held, held
 
 SAVE_SECONDS = 300.0
 RECENT_STEPS = 50  # that the speed shown is of; one step alone jumps
@@ -101,7 +95,7 @@ class Training:
         if world.first:
             world.wait()  # the others read what was chosen here
         self.held = self._held(trainable)
-        self.optimizer: AdamW = self.held.optimizer
+        self.network, self.optimizer = self.held.network, self.held.optimizer
         self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1}
         self.plan = budget.saved(folder)
         self._keep_plan()
@@ -114,25 +108,15 @@ class Training:
         self.alarms = Alarms(source.steps, {})
         self.where: Callable[[int], list[str]] | None = None
 
-    def _held(self, trainable: Callable[[str], bool] | None) -> Whole | Sharded:
-        """The network with its optimizer, as this process holds it."""
+    def _held(self, trainable: Callable[[str], bool] | None) -> Held:
         step = Step(self.network, self.objective)
         for name, parameter in step.named().items():
             parameter.requires_grad_(trainable is None or trainable(name))
         if self.config.dropout is not None:
             set_dropout(self.network, self.config.dropout)
-        sharded = self.config.shard and self.world.size > 1
-        if self.config.shard and not sharded:
+        if self.config.shard and self.world.size == 1:
             self.console.warn(f"{self.title}: shard has no effect in one process; --devices 2 and more start several")
-        copied = copy.deepcopy(step) if sharded and self.world.first else None  # before it is cut over the processes
-        if self.config.recompute:
-            recomputed(self.network.backbone.blocks)
-        if not sharded:
-            return Whole(step, self.config, self.compute, self.world)
-        from lexloom.train.sharding import Sharded  # a second of imports
-
-        self.network = copied.network if copied is not None else self.network
-        return Sharded(step, copied, self.config, self.compute, self.world)
+        return held(step, self.config, self.compute, self.world)
 
     def _compute(self) -> Compute:
         path = self.folder / "compute.json"
@@ -422,7 +406,7 @@ class Training:
 
 def install(network: Network, masters: Mapping[str, Tensor]) -> None:
     """Puts trained weights into a network, in fp32 and on the CPU."""
-    keep_values(network.backbone.blocks)
+    recompute.end(network.backbone.blocks)
     network.float().cpu()
     for name, parameter in network.named_parameters():
         parameter.data.copy_(masters[name])

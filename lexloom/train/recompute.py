@@ -13,13 +13,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(blocks: Iterable[nn.Module]) -> None:
+def begin(blocks: Iterable[nn.Module]) -> None:
     """From now on the blocks compute their inner values again in the backward pass; names and weights stay as they are."""
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
-def kept(blocks: Iterable[nn.Module]) -> None:
-    """Undoes `recomputed`."""
+def end(blocks: Iterable[nn.Module]) -> None:
+    """The blocks keep their inner values again."""
     for block in blocks:
         block.__dict__.pop("forward", None)

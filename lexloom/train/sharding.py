@@ -7,6 +7,7 @@ each micro-batch and not averaged, for losses are divided by the counts of all p
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from lexloom import files
 from lexloom.compute import Compute
 from lexloom.errors import CheckpointError, DiskFullError
-from lexloom.train import checkpoint, slices
+from lexloom.train import checkpoint, recompute, slices
 from lexloom.train.checkpoint import Best, Resumable
 from lexloom.train.optim import AdamW, OptimizerConfig
 from lexloom.train.parallel import WAIT, World
@@ -79,12 +80,14 @@ class Sharded:
 
     Args:
         step: in fp32. It is cut in place: afterwards none but all processes together can run it.
-        copied: a copy of it, in the first process.
     """
 
-    def __init__(self, step: Step, copied: Step | None, config: TrainConfig, compute: Compute, world: World) -> None:
+    def __init__(self, step: Step, config: TrainConfig, compute: Compute, world: World) -> None:
         self.world, self.device, self.processes = world, compute.device, world.size
-        self._copy = copied.to(compute.torch_dtype) if copied is not None else None
+        self._copy = copy.deepcopy(step).to(compute.torch_dtype) if world.first else None
+        self.network = self._copy.network if self._copy is not None else step.network
+        if config.recompute:
+            recompute.begin(step.network.backbone.blocks)
         low = compute.torch_dtype if compute.dtype == "bfloat16" else None
         self._module = step if low is not None else step.to(compute.torch_dtype)
         self.slices = {name: slices.cut(p.shape, world.rank, world.size)[0] for name, p in step.named().items()}
@@ -141,18 +144,13 @@ class Sharded:
     def read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """This process's rows of masters and moments out of a sound checkpoint, whoever wrote it.
 
-        Raises:
-            CheckpointError: it is of another network.
+        One of another network is read whole, which `AdamW.load` refuses; to raise here would be to say that it is damaged.
         """
         found = self.optimizer
         held = {**found.masters, **found.state()}
         paths = sorted(path.glob("*.safetensors"))
-        there = slices.shapes_in(paths)
-        wanted = {name: self._slice(name).shape for name in held}
-        if there != wanted:
-            odd = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
-            hint = "the recipe's model was changed"
-            raise CheckpointError("this checkpoint is of another network", got=", ".join(odd[:5]), where=str(path), hint=hint)
+        if slices.shapes_in(paths) != {name: self._slice(name).shape for name in held}:
+            return checkpoint.read_whole(path)
         fresh = {name: torch.empty_like(tensor, device="cpu") for name, tensor in held.items()}
         slices.read(paths, {name: (tensor, self._slice(name).start) for name, tensor in fresh.items()})
         return {name: fresh[name] for name in found.masters}, {name: fresh[name] for name in found.state()}

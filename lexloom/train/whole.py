@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor
 
 from lexloom.compute import Compute
-from lexloom.train import checkpoint
+from lexloom.train import checkpoint, recompute
 from lexloom.train.optim import AdamW
 from lexloom.train.parallel import World
 from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step, prepared
+
+if TYPE_CHECKING:
+    from lexloom.train.sharding import Sharded
+
+
+Held: TypeAlias = "Whole | Sharded"
 
 
 class Whole:
@@ -20,6 +27,7 @@ class Whole:
 
     Attributes:
         step: the step as it is called in training. optimizer: what trains it.
+        network: what is trained, or the copy of it that becomes the bundle.
         processes: that write a checkpoint together.
         save, read: what writes and reads one.
 
@@ -31,9 +39,11 @@ class Whole:
     save = staticmethod(checkpoint.save)
     read = staticmethod(checkpoint.read_whole)
 
-    def __init__(self, step: Step, config: TrainConfig, compute: Compute, world: World) -> None:
+    def __init__(self, step: Step, config: TrainConfig, compute: Compute) -> None:
+        if config.recompute:
+            recompute.begin(step.network.backbone.blocks)
         originals = {name: p.detach().clone() for name, p in step.named().items()}
-        self._module = step.to(compute.torch_dtype)
+        self._module, self.network = step.to(compute.torch_dtype), step.network
         self.step = prepared(step, compute)
         self.optimizer = AdamW(step.named().items(), config)
         self.optimizer.adopt({name: tensor.to(compute.device) for name, tensor in originals.items()})
@@ -58,3 +68,12 @@ class Whole:
     def close(self) -> None:
         """Training is over: the network is in full precision again."""
         self._module.float()
+
+
+def held(step: Step, config: TrainConfig, compute: Compute, world: World) -> Held:
+    """The network and its optimizer as this process is to hold them; see `Whole`."""
+    if not config.shard or world.size == 1:
+        return Whole(step, config, compute)
+    from lexloom.train.sharding import Sharded  # a second of imports
+
+    return Sharded(step, config, compute, world)

@@ -2,7 +2,8 @@
 
 Jobs: ["train", rows, micro, dtype, steps] trains; ["save", folder, from, to] goes on from the newest checkpoint of `from` where that is
 given, trains up to step `to`, and saves that step in `folder`. ["full", folder] saves where the last process may write no large file.
-["poison"] trains on from weights of which the last process holds one that is no number.
+["poison"] trains on from weights of which the last process holds one that is no number. ["foreign", folder] wants to go on from a
+checkpoint of another network.
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ from lexloom.train.loop import NotFinite, fit
 from lexloom.train.parallel import World, joined
 from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
-from lexloom.train.sharding import Sharded
 from lexloom.train.source import PackedSource, Phase
 from lexloom.train.step import Step
-from lexloom.train.whole import Whole
+from lexloom.train.whole import held
 from tests.dist.worker import VOCABULARY, Ragged
 
 
@@ -40,13 +40,8 @@ class Trainee:
     def __init__(self, world: World, dtype: str) -> None:
         self.world = world
         self.objective = MaskedLM(MaskedLMConfig(rate=0.3), VOCABULARY)
-        self.module, copied = self.made(), self.made()
-        config, compute = TrainConfig(), Compute("cpu", dtype, 1, False)
-        several = world.size > 1
-        self.held = Sharded(self.module, copied, config, compute, world) if several else Whole(self.module, config, compute, world)
-
-    def made(self) -> Step:
-        return Step(Network.build(Bert, Bert.Config.read(dict(Bert.TINY)), {"masked-lm"}, seed=1), self.objective)
+        self.module = Step(Network.build(Bert, Bert.Config.read(dict(Bert.TINY)), {"masked-lm"}, seed=1), self.objective)
+        self.held = held(self.module, TrainConfig(shard=True), Compute("cpu", dtype, 1, False), world)
 
     def steps(self, rows: int, micro: int, start: int, stop: int) -> Any:
         source = PackedSource([Phase(20, Ragged(), stop, rows, micro)], self.objective, seed=3)
@@ -129,10 +124,22 @@ def poison(world: World) -> dict[str, Any]:
     return {"losses": [], **told, "same": same}
 
 
+def foreign(world: World, folder: str) -> dict[str, Any]:
+    """What each process is told."""
+    trainee, told = Trainee(world, "float32"), ""
+    found, complaints = checkpoint.latest(Path(folder), read=trainee.held.read)
+    assert found is not None and complaints == []
+    try:
+        checkpoint.restore(trainee.held.optimizer, found)
+    except CheckpointError as error:
+        told = str(error)
+    return {"losses": [], "told": told}
+
+
 def main(out: Path, jobs: list[list[Any]]) -> None:
     torch.set_num_threads(1)
     with joined() as world:
-        found = [{"train": train, "save": save, "full": full, "poison": poison}[name](world, *arguments) for name, *arguments in jobs]
+        found = [{"train": train, "save": save, "full": full, "poison": poison, "foreign": foreign}[name](world, *arguments) for name, *arguments in jobs]
         (out / f"rank-{world.rank}-of-{world.size}.json").write_text(json.dumps(found))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from lexloom.train import checkpoint, slices
 from tests import tiny
+from tests.train.test_slices import saved
 
 # rows a step, rows a micro-batch, dtype, steps: ragged; not divisible; one process without a row, where every third step has no target
 CASES = [[12, 4, "float64", 50], [7, 3, "float64", 10], [1, 8, "float64", 6], [12, 12, "float32", 1], [5, 2, "float32", 1]]
@@ -47,7 +48,9 @@ def two(folder: Path, alone: list[dict[str, Any]]) -> list[list[dict[str, Any]]]
     """Two: the cases; nine steps in one go; four, saved, and then the rest; and four by one process, taken over."""
     saves = [("straight", None, 9), ("by-two", None, 4), ("resumed", "by-two", 9), ("taken-over", "by-one", 4)]
     jobs = [["save", str(folder / name), begin and str(folder / begin), to] for name, begin, to in saves]
-    return run(2, folder / "two", [*(["train", *case] for case in CASES), *jobs, ["full", str(folder / "full")], ["poison"]])
+    saved(folder / "foreign", 4)
+    jobs += [["full", str(folder / "full")], ["poison"], ["foreign", str(folder / "foreign")]]
+    return run(2, folder / "two", [*(["train", *case] for case in CASES), *jobs])
 
 
 def test_two_processes_with_half_the_weights_take_the_steps_of_one(alone: list[dict[str, Any]], two: list[list[dict[str, Any]]]) -> None:
@@ -101,13 +104,18 @@ def test_a_checkpoint_of_two_is_read_by_any_number(processes: int, folder: Path,
 
 
 def test_a_save_that_fails_in_one_process_fails_in_all_and_leaves_the_last_one(folder: Path, two: list[list[dict[str, Any]]]) -> None:
-    first, second = (found[-2] for found in two)
+    first, second = (found[-3] for found in two)
     assert "process 2 could not do its part of a checkpoint" in first["told"] and "File too large" in second["told"]
     assert first["there"] == second["there"] == ["step-000000001"], "what was half made is gone"
     assert read(folder / "full").step == 3, "the next one goes well"
 
 
 def test_a_number_that_is_not_finite_stops_all_processes_before_it_reaches_the_weights(two: list[list[dict[str, Any]]]) -> None:
-    first, second = (found[-1] for found in two)
+    first, second = (found[-2] for found in two)
     assert first == second and first["same"]
     assert "backbone.blocks.0.up.weight" in first["parameters"] and "not finite at step 1" in first["error"]
+
+
+def test_a_checkpoint_of_another_network_is_no_damaged_one(two: list[list[dict[str, Any]]]) -> None:
+    """It would be passed over, and its run begun anew."""
+    assert all("this checkpoint is of another network" in found[-1]["told"] for found in two)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lexloom.train.recompute import kept, recomputed
+from lexloom.train import recompute
 from tests.train.test_exact import Trained, gradient
 
 
@@ -32,7 +32,7 @@ def test_gradients_are_the_same_to_the_bit_with_dropout_on(micro: int) -> None:
     """In one micro-batch and accumulated over seven."""
     plain, again = Trained(), Trained()
     assert plain.step.network.backbone.config.hidden_dropout_prob > 0
-    recomputed(again.step.network.backbone.blocks)
+    recompute.begin(again.step.network.backbone.blocks)
     (loss, whole), (other_loss, other) = (gradient(made, made.packed(32, micro)) for made in (plain, again))
     assert other_loss == loss and torch.equal(other, whole)
     assert list(again.step.named()) == list(plain.step.named())
@@ -43,7 +43,7 @@ def test_less_is_kept_for_the_backward_pass_and_it_can_be_undone() -> None:
     blocks = made.step.network.backbone.blocks
     batch = made.packed(32, 32).batches(0)[0].tensors
     kept_numbers = list[int]()
-    for change in (None, recomputed, kept):
+    for change in (None, recompute.begin, recompute.end):
         if change is not None:
             change(blocks)
         with counted() as numbers:
@@ -55,7 +55,7 @@ def test_less_is_kept_for_the_backward_pass_and_it_can_be_undone() -> None:
 @pytest.mark.slow
 def test_gradients_agree_under_compile() -> None:
     plain, again = Trained(), Trained()
-    recomputed(again.step.network.backbone.blocks)
+    recompute.begin(again.step.network.backbone.blocks)
     for made in (plain, again):
         made.step.compile(dynamic=False)
     (loss, whole), (other_loss, other) = (gradient(made, made.packed(32, 16)) for made in (plain, again))
