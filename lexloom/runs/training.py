@@ -114,8 +114,6 @@ class Training:
             parameter.requires_grad_(trainable is None or trainable(name))
         if self.config.dropout is not None:
             set_dropout(self.network, self.config.dropout)
-        if self.config.shard and self.world.size == 1:
-            self.console.warn(f"{self.title}: shard has no effect in one process; --devices 2 and more start several")
         return held(step, self.config, self.compute, self.world)
 
     def _compute(self) -> Compute:
@@ -163,6 +161,8 @@ class Training:
         Raises:
             Interrupted: a signal came; the checkpoint is saved.
         """
+        if self.config.shard and self.world.size == 1:
+            self.console.warn(f"{self.title}: shard has no effect in one process; --devices 2 and more start several")
         self.compute.apply()
         if self.config.timed and self.plan is None:
             self._make_plan()
