@@ -31,6 +31,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def entry(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
 def fingerprint(value: Any) -> str:
     """SHA-256 of a JSON-like value, the same for equal values in any key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
@@ -184,11 +189,14 @@ def check_format(found: Mapping[str, Any], path: Path | str, *, newest: int = FO
 
 
 @contextmanager
-def new_folder(path: Path | str, **about: Any) -> Iterator[Path]:
+def new_folder(path: Path | str, *, hashed: Mapping[str, Mapping[str, Any]] | None = None, **about: Any) -> Iterator[Path]:
     """A folder that exists only when whole: yields a temporary one, then writes its manifest, renames it to `path` and syncs.
 
     An older folder at `path` is replaced at the end, and what killed processes left half made beside it is removed.
     `about` goes into the manifest.
+
+    Args:
+        hashed: see `write_manifest`; read when the block ends.
 
     Raises:
         LexloomError: there is a folder with other files at `path`; it is left alone.
@@ -207,7 +215,7 @@ def new_folder(path: Path | str, **about: Any) -> Iterator[Path]:
         try:
             _claim(handle)
             yield temporary
-            write_manifest(temporary, **about)
+            write_manifest(temporary, hashed=hashed, **about)
             if path.exists():
                 os.replace(path, older)  # a rename, so that for no longer than that neither of the two is there
             os.replace(temporary, path)
@@ -270,16 +278,21 @@ def _alive(process: int) -> bool:
     return True
 
 
-def write_manifest(folder: Path, **about: Any) -> None:
-    """Lists every file under `folder` with size and SHA-256, syncs them, and writes `manifest.json` last."""
-    files: dict[str, dict[str, Any]] = {}
+def write_manifest(folder: Path, *, hashed: Mapping[str, Mapping[str, Any]] | None = None, **about: Any) -> None:
+    """Lists every file under `folder` with size and SHA-256, syncs them, and writes `manifest.json` last.
+
+    Args:
+        hashed: the entries of files that other processes wrote, synced and hashed.
+    """
+    files: dict[str, dict[str, Any]] = {name: dict(told) for name, told in (hashed or {}).items()}
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": digest(file)}
+        if (name := file.relative_to(folder).as_posix()) not in files:
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+            files[name] = entry(file)
     for inner in sorted(p for p in folder.rglob("*") if p.is_dir()):
         sync_folder(inner)
-    content = json.loads(json.dumps({"format": FORMAT, **about, "files": files}))
+    content = json.loads(json.dumps({"format": FORMAT, **about, "files": dict(sorted(files.items()))}))
     write_json(folder / MANIFEST, {**content, "digest": fingerprint(content)})
 
 

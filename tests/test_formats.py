@@ -31,6 +31,7 @@ from lexloom.train import checkpoint
 from lexloom.train.log import read
 from lexloom.train.optim import AdamW, OptimizerConfig
 from tests.fixtures.make import answers
+from tests.train.test_slices import moments, same, tensors
 
 FORMATS = sorted((Path(__file__).parent / "fixtures").glob("format-*"))
 every_format = pytest.mark.parametrize("home", FORMATS, ids=[home.name for home in FORMATS])
@@ -185,3 +186,8 @@ def test_a_thousand_configs_come_back_to_the_same_bytes(wanted: dict[str, Any], 
     again = json.loads(text)
     assert again.pop("labels") == labels
     assert json.dumps({**BertConfig.read(again).plain(), "labels": labels}) == text
+
+
+def test_a_sharded_checkpoint_of_the_first_format_opens() -> None:
+    found = checkpoint.load(FORMATS[0] / "sharded" / "step-000000004")
+    assert found.step == 4 and same(found.masters, tensors(4)) and same(found.moments, moments(4))

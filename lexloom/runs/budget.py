@@ -60,11 +60,15 @@ def seconds_until(clock: str, now: datetime) -> float:
     return (then if then > now else then + timedelta(days=1)).timestamp() - now.timestamp()
 
 
-def timed(step: Callable[[], object]) -> float:
-    """Seconds of one step, the median of a dozen or of as many as twenty seconds take; the first two are not counted."""
+def timed(step: Callable[[], object], more: Callable[[bool], bool] = bool) -> float:
+    """Seconds of one step, the median of a dozen or of as many as twenty seconds take; the first two are not counted.
+
+    Args:
+        more: asked before each step, given whether this process would make one: several all make the same number.
+    """
     found: list[float] = []
     began = time.perf_counter()
-    while len(found) < TIMED_STEPS + 2 and (len(found) < 4 or time.perf_counter() - began < TIMED_SECONDS):
+    while more(len(found) < TIMED_STEPS + 2 and (len(found) < 4 or time.perf_counter() - began < TIMED_SECONDS)):
         start = time.perf_counter()
         step()
         found.append(time.perf_counter() - start)

@@ -1,17 +1,18 @@
-"""A training stage in a process that is not the first of several: it takes its share of every step and writes nothing."""
+"""A training stage in a process that is not the first of several: it takes its share of every step and of every save."""
 
 from __future__ import annotations
 
-from contextlib import closing
+import signal
 
 from lexloom.compute import Compute
-from lexloom.errors import Interrupted
+from lexloom.errors import DiskFullError, Interrupted
 from lexloom.runs.interrupt import on_signal
-from lexloom.runs.training import Trained, Training
+from lexloom.runs.training import Trained, Training, Validation
+from lexloom.train.loop import NotFinite
 
 
 class Following(Training):
-    """Goes along with the first process, which logs, evaluates, saves and decides when to stop."""
+    """Goes along with the first process, which logs, evaluates and decides when to save and when to stop."""
 
     def _compute(self) -> Compute:
         self.world.wait()
@@ -21,16 +22,38 @@ class Following(Training):
         """Trains to the end, or until one of the processes stops.
 
         Raises:
-            Interrupted: a signal came; the first process saved the checkpoint.
+            Interrupted: a signal came; the checkpoint is saved.
         """
         self.compute.apply()
-        with on_signal() as stop, closing(self._steps()) as steps:
-            stopped = False
-            for _ in steps:
-                stopped = self.world.any(stop.number is not None)
-                if stopped:
+        if self.config.timed and self.plan is None:
+            self._make_plan()
+        with on_signal() as stop, self.saver:
+            for info in self._watched():
+                if self.evaluates(info.step):
+                    self.validated()
+                early, signalled, due = self.world.each([False, stop.number is not None, False])
+                last = early or signalled or info.step == self.source.steps
+                if self.held.processes > 1 and (last or due):
+                    self._saved(self.saver.wait)
+                    self._save(info.step, last=last)
+                if signalled and not early:
+                    raise Interrupted("stopped; the first process says how to go on", signal_number=stop.number or signal.SIGTERM)
+                if early:
                     break
-            if stopped and stop.number is not None:  # not to wait for the first process, which ends too
-                raise Interrupted("stopped; the first process says how to go on", signal_number=stop.number)
-        self.module.float()
-        return Trained(self._masters(), self.compute, self.optimizer.steps, 0, 0.0, {}, {})
+        self.held.gather()
+        self.held.close()
+        return Trained(self.held.masters(), self.compute, self.optimizer.steps, 0, 0.0, {}, {})
+
+    def validated(self) -> Validation | None:
+        """Nothing: the first process evaluates, with the weights of all."""
+        if self.validate is not None:
+            self.held.gather()
+        return None
+
+    def _failed(self, error: NotFinite) -> Exception:
+        self.held.gather()
+        self.world.wait()  # until the first has kept the step
+        return error
+
+    def _without(self, error: DiskFullError) -> None:
+        """The first process says it."""

@@ -185,6 +185,7 @@ def build(
     if longest > network.backbone.max_length:
         raise ConfigError("length is beyond the model's positions", expected=f"at most {network.backbone.max_length}", got=str(longest))
     source = _source(inputs.train, objective, phase.train, inputs.seed)
+    _check_rows(source, world)
     console.say(f"pre-training: {parameters(network):,} parameters, {source.steps:,} steps, {_rows(source)}")
     training = kind(
         folder,
@@ -272,6 +273,12 @@ def _source(shards: Split, objective: Objective, train: PretrainConfig, seed: in
             raise DataError(f"the corpus gives no row of {length} tokens", hint="more text, or a shorter length")
         phases.append(Phase(length, packing, _steps(train, share, length, rows, packing), rows, micro_rows(train, length, rows)))
     return PackedSource(phases, objective, seed=seed)
+
+
+def _check_rows(source: PackedSource, world: World) -> None:
+    if (rows := min(phase.rows for phase in source.phases)) < world.size:
+        hint = "a larger batch_tokens, or fewer --devices"
+        raise ConfigError("more processes than a step has rows", expected=f"at most {rows}", got=str(world.size), hint=hint)
 
 
 def _steps(train: PretrainConfig, share: float, length: int, rows: int, packing: Packing) -> int:

@@ -143,11 +143,11 @@ class Rerun(Training):
 
     def weights(self) -> dict[str, Tensor]:
         """All weights as they are now, frozen ones too."""
-        return self._masters()
+        return self.held.masters()
 
     def network_of(self, masters: dict[str, Tensor]) -> Network:
         """The network with other weights in it, in fp32; this training is over then."""
-        install(self.network, {**self.frozen, **masters})
+        install(self.network, {**self.held.masters(), **masters})
         return self.network
 
 

@@ -13,6 +13,7 @@ from lexloom.errors import FormatError
 
 STAGE = "stage.json"
 LARGE = 64 << 20  # a source beyond this is told by size and time, not by its bytes
+LAYOUT = ("recompute", "shard")  # settings of `train` that say where numbers are held, not what they are
 State = Literal["new", "finished", "interrupted", "changed"]
 
 
@@ -123,7 +124,7 @@ def content(path: Path) -> Any:
 
 
 def pathless(settings: Any) -> Any:
-    """Settings as a stage depends on them: without the paths of inputs, whose digests tell more, and without what is null.
+    """Settings as a stage depends on them: without the paths of inputs, whose digests tell more, what is null, and the layout.
 
     So a recipe that was kept in a run, where paths are absolute, finds every stage finished.
     """
@@ -131,6 +132,8 @@ def pathless(settings: Any) -> Any:
     if not isinstance(found, dict):
         return found
     kept = {name: inner for name, inner in found.items() if name not in ("data", "from_")}
+    if "train" in kept:
+        kept["train"] = {name: inner for name, inner in kept["train"].items() if name not in LAYOUT}
     return kept | {"model": {name: inner for name, inner in kept["model"].items() if name != "from"}} if "model" in kept else kept
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, ComputeConfig, choose, release_memory
 from lexloom.console import Console, duration
-from lexloom.errors import CheckpointError, ConfigError, DiskFullError, Interrupted
+from lexloom.errors import CheckpointError, DiskFullError, Interrupted
 from lexloom.models.base import Network
 from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
@@ -25,15 +25,16 @@ from lexloom.runs import budget, machine
 from lexloom.runs.failure import kept, out_of_memory
 from lexloom.runs.interrupt import on_signal
 from lexloom.runs.room import Room
-from lexloom.train import checkpoint
+from lexloom.train import checkpoint, recompute
 from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
 from lexloom.train.loop import NotFinite, Source, StepInfo, fit
-from lexloom.train.optim import AdamW, rate
+from lexloom.train.optim import rate
 from lexloom.train.parallel import ALONE, World
 from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
-from lexloom.train.step import Step, prepared
+from lexloom.train.step import Step
+from lexloom.train.whole import Held, held
 
 SAVE_SECONDS = 300.0
 RECENT_STEPS = 50  # that the speed shown is of; one step alone jumps
@@ -93,27 +94,28 @@ class Training:
         self.compute = self._on_device(self._compute())
         if world.first:
             world.wait()  # the others read what was chosen here
-        self.module = Step(network, objective)
-        for name, parameter in self.module.named().items():
-            parameter.requires_grad_(trainable is None or trainable(name))
-        if config.dropout is not None:
-            set_dropout(network, config.dropout)
-        originals = {name: p.detach().clone() for name, p in self.module.named().items()}
-        self.module.to(self.compute.torch_dtype)
-        self.step = prepared(self.module, self.compute)
-        self.optimizer = AdamW(self.module.named().items(), config)
-        self.optimizer.adopt({name: tensor.to(self.compute.device) for name, tensor in originals.items()})
-        self.frozen = {name: originals[name] for name in originals if name not in self.optimizer.masters}
+        self.held = self._held(trainable)
+        self.network, self.optimizer = self.held.network, self.held.optimizer
         self.state: dict[str, Any] = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1, "evaluation_cut": 1}
         self.room = Room(lambda line: console.warn(f"{title}: {line}"))
         self.plan = budget.saved(folder)
         self._keep_plan()
         self.best: checkpoint.Best | None = None  # where `keep: best` keeps weights
-        self.saver = Saver(folder / "checkpoints", keep=config.checkpoints)
+        self.saver = Saver(folder / "checkpoints", keep=config.checkpoints, write=self.held.save)
         self.begin = self._resume()
+        if world.any(self.begin != world.total([self.begin])[0] / world.size):
+            raise CheckpointError("the processes found different checkpoints", got=f"step {self.begin:,} here", where=str(folder))
         # Whoever builds a training knows what to compare its losses with, and what its rows are called.
         self.alarms = Alarms(source.steps, {})
         self.where: Callable[[int], list[str]] | None = None
+
+    def _held(self, trainable: Callable[[str], bool] | None) -> Held:
+        step = Step(self.network, self.objective)
+        for name, parameter in step.named().items():
+            parameter.requires_grad_(trainable is None or trainable(name))
+        if self.config.dropout is not None:
+            set_dropout(self.network, self.config.dropout)
+        return held(step, self.config, self.compute, self.world)
 
     def _compute(self) -> Compute:
         kept, before = machine.kept(self.folder)
@@ -132,7 +134,9 @@ class Training:
         return replace(chosen, device=self.world.device) if self.world.size > 1 else chosen
 
     def _resume(self) -> int:
-        found, complaints = checkpoint.latest(self.folder / "checkpoints", needs=("best", "waited", "tokens", "seconds"))
+        found, complaints = checkpoint.latest(
+            self.folder / "checkpoints", needs=("best", "waited", "tokens", "seconds"), read=self.held.read
+        )
         for line in complaints:
             self.console.warn(line)
         if found is None:
@@ -158,11 +162,14 @@ class Training:
         Raises:
             Interrupted: a signal came; the checkpoint is saved.
         """
+        if self.config.shard and self.world.size == 1:
+            self.console.warn(f"{self.title}: shard has no effect in one process; --devices 2 and more start several")
         self.compute.apply()
         if self.config.timed and self.plan is None:
             self._make_plan()
         if self.begin < self.source.steps:
-            checkpoint.check_room(self.folder / "checkpoints", self.optimizer, self.state, keep=self.config.checkpoints)
+            keep, processes = self.config.checkpoints, self.held.processes
+            checkpoint.check_room(self.folder / "checkpoints", self.optimizer, self.state, keep=keep, processes=processes)
         with MetricsLog(self.folder) as log, on_signal(self.console.say) as stop, self._progress() as progress, self.saver:
             line = log.truncate(self.begin)
             saved = time.perf_counter()
@@ -181,23 +188,24 @@ class Training:
                 progress.update(info.step, loss=info.loss, tokens_per_second=pace)
                 signalled = stop.number  # looked at once a step: one that comes after this waits, or "saved" would not be true
                 patient = self.config.patience is None or self.state["waited"] < self.config.patience
-                halt = self.world.any(not patient or signalled is not None)
-                last = halt or info.step == self.source.steps
-                if last or self._save_due(info.step, saved):
+                early, halted, due = self.world.each([not patient, signalled is not None, self._save_due(info.step, saved)])
+                last = early or halted or info.step == self.source.steps
+                if last or due:
                     self._saved(self.saver.wait)
                     log.sync()
                     self._save(info.step, last=last)
                     saved = time.perf_counter()
-                if halt and patient:
+                if halted and not early:
                     log.draw()
                     raise self._interrupted(info.step, signalled or signal.SIGTERM)  # or it came to another process
-                if not patient:
+                if early:
                     self.console.say(f"{self.title}: no better evaluation in {self.config.patience} tries, stopped at step {info.step:,}")
                     break
             log.draw()
+        self.held.gather()
         if stop.number is not None:
             raise self._interrupted(self.optimizer.steps, stop.number)
-        self.module.float()
+        self.held.close()
         return Trained(
             self._chosen(), self.compute, self.optimizer.steps, self.state["tokens"], self.state["seconds"], line, self.state["best"]
         )
@@ -207,14 +215,8 @@ class Training:
         return Interrupted(at, signal_number=number, hint="the same command goes on from here")
 
     def _make_plan(self) -> None:
-        """Times a few steps, then puts everything back to where it was.
-
-        Raises:
-            ConfigError: there are several processes, which would each time their own.
-        """
-        if self.world.size > 1:
-            raise ConfigError("a time budget is for one process", got=f"{self.world.size} processes", hint="set tokens, or steps")
-        masters = self._masters()
+        """Times a few steps, then puts everything back to where it was."""
+        masters = {name: master.clone() for name, master in self.optimizer.masters.items()}
         step_seconds = self._step_seconds(masters)
         began = time.perf_counter()
         found = self.validated()
@@ -225,7 +227,7 @@ class Training:
             step_seconds, evaluation = step_seconds + evaluation / every, 0.0
         seconds = self._seconds()
         gone = time.perf_counter() - self.born
-        self.plan = budget.plan(seconds, gone, step_seconds, evaluation, EVALUATIONS).save(self.folder)
+        self.plan = self._decided(lambda: budget.plan(seconds, gone, step_seconds, evaluation, EVALUATIONS))
         self.state["seconds"] = gone
         self._keep_plan()
         self.console.say(f"{self.title}: {self.plan.steps:,} steps fit into {duration(seconds)}")
@@ -235,7 +237,7 @@ class Training:
         while True:
             try:
                 with closing(self._steps()) as steps:
-                    return budget.timed(lambda: next(steps))
+                    return budget.timed(lambda: next(steps), self.world.any)
             except (RuntimeError, MemoryError) as error:
                 if not self._can_cut(error):
                     raise
@@ -243,8 +245,17 @@ class Training:
             self._restart(masters)
 
     def _restart(self, masters: Mapping[str, Tensor]) -> None:
-        self.optimizer.restart({name: master.to(self.compute.device) for name, master in masters.items()})
+        self.optimizer.restart(masters)
         self.begin = 0
+
+    def _decided(self, plan: Callable[[], budget.Plan]) -> budget.Plan:
+        """The plan of the first process, which writes it down, in all."""
+        if self.world.first:
+            plan().save(self.folder)
+        self.world.wait()
+        found = budget.saved(self.folder)
+        assert found is not None
+        return found
 
     def _seconds(self) -> float:
         """The time that the recipe gives."""
@@ -264,8 +275,9 @@ class Training:
         return step >= (1 - self.config.decay) * plan.steps
 
     def _plan_again(self, step: int) -> None:
-        assert self.plan is not None
-        self.plan = budget.again(self.plan, step, self.state["seconds"], self.config.decay).save(self.folder)
+        old, spent = self.plan, self.state["seconds"]
+        assert old is not None
+        self.plan = self._decided(lambda: budget.again(old, step, spent, self.config.decay))
         self.begin = step
         self._keep_plan()
 
@@ -288,7 +300,7 @@ class Training:
                 return rate(config, step, plan.first)
             return rate(falling, step, plan.steps)
 
-        step, weights, device = self.step, self.objective.parts, self.compute.device
+        step, weights, device = self.held.step, self.objective.parts, self.compute.device
         return fit(step, weights, self.optimizer, self.source, learning_rate, start=self.begin, device=device, world=self.world)
 
     def _watched(self) -> Iterator[StepInfo]:
@@ -303,13 +315,20 @@ class Training:
                 else:
                     return
             except NotFinite as error:
-                raise kept(error, self.folder, self.module, self.source, self.where) from None
+                raise self._failed(error) from None
             except (RuntimeError, MemoryError) as error:
                 if not self._can_cut(error):
                     raise
             else:
                 continue
             self._cut()
+
+    def _failed(self, error: NotFinite) -> Exception:
+        self.held.gather()
+        with self.held.placed() as alone:
+            found = kept(error, self.folder, alone, self.source, self.where)
+        self.world.wait()  # a process that ends takes the others with it
+        return found
 
     def _can_cut(self, error: BaseException) -> bool:
         """Whether memory was short, and micro-batches can be smaller."""
@@ -348,12 +367,14 @@ class Training:
         """What an evaluation of the network as it is finds; None where there is nothing to evaluate it on."""
         if self.validate is None:
             return None
-        validate, network = self.validate, self.network.eval()
-        try:
-            return self.room.fit(lambda tokens: validate(network, tokens))
-        finally:
-            network.train()
-            self.state["evaluation_cut"] = self.room.cut
+        self.held.gather()
+        with self.held.placed() as alone:
+            validate, network = self.validate, alone.network.eval()
+            try:
+                return self.room.fit(lambda tokens: validate(network, tokens))
+            finally:
+                network.train()
+                self.state["evaluation_cut"] = self.room.cut
 
     @staticmethod
     def _due(step: int, every: int | None) -> bool:
@@ -375,14 +396,14 @@ class Training:
             return {"validation": None}
         if found is None:
             return {}
-        for line in self.alarms.look(step, found.record.get("parts") or {}, self.optimizer.gradients):
+        for line in self.alarms.look(step, found.record.get("parts") or {}, self.held.gradients()):
             self.console.warn(f"{self.title}: {line}")
         best = self.state["best"]
         if math.isfinite(found.value) and (not best or found.value < best["value"]):
             self.state["best"] = {"value": found.value, "step": step, "record": found.record}
             self.state["waited"] = 0
             if self.config.keep == "best":
-                self.best = checkpoint.Best(step, self._masters())  # written with the next checkpoint
+                self.best = checkpoint.Best(step, self.held.masters())  # written with the next checkpoint
         else:
             self.state["waited"] += 1
         cut = {"evaluation_cut": self.room.cut} if self.room.cut > 1 else {}
@@ -407,12 +428,9 @@ class Training:
     def _without(self, error: DiskFullError) -> None:
         self.console.warn(f"{error}\n{self.title}: goes on without it; the checkpoint before it is whole")
 
-    def _masters(self) -> dict[str, Tensor]:
-        return {**self.frozen, **{name: master.detach().cpu().clone() for name, master in self.optimizer.masters.items()}}
-
     def _chosen(self) -> dict[str, Tensor]:
         if self.best is None:
-            return self._masters()
+            return self.held.masters()
         if self.best.weights is not None:
             return dict(self.best.weights)
         return checkpoint.load_best(self.folder / "checkpoints", self.best.step)
@@ -420,6 +438,7 @@ class Training:
 
 def install(network: Network, masters: Mapping[str, Tensor]) -> None:
     """Puts trained weights into a network, in fp32 and on the CPU."""
+    recompute.end(network.backbone.blocks)
     network.float().cpu()
     for name, parameter in network.named_parameters():
         parameter.data.copy_(masters[name])

@@ -3,6 +3,7 @@
     checkpoints/step-000000100/   model.safetensors (fp32 masters), optimizer.safetensors (moments), state.json, manifest.json
     checkpoints/best-000000060/   model.safetensors of the best evaluation so far, where the stage keeps it
 
+Where several processes hold a share of the weights each, `slices.py` says what stands in the place of the two tensor files.
 A checkpoint whose run keeps its best weights names their step in its manifest, and is sound only together with them.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from lexloom import files
 from lexloom.errors import CheckpointError, DiskFullError
-from lexloom.train import tensorfile
+from lexloom.train import slices, tensorfile
 from lexloom.train.optim import AdamW
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -75,9 +77,34 @@ def save(folder: Path, step: int, optimizer: Resumable, state: Mapping[str, Any]
     Raises:
         DiskFullError: says how many bytes are missing. The newest older checkpoint is whole still, and the run may go on.
     """
-    path = _place(folder, "step", step)
-    content = {"format": files.FORMAT, "step": step, "optimizer_steps": optimizer.steps, **state}
-    needed = size(optimizer, content, best)
+    content = content_of(step, optimizer, state)
+    with writing(folder, content, size(optimizer, content, best), keep=keep, best=best) as new:
+        tensorfile.write(new / MODEL, optimizer.masters)
+        tensorfile.write(new / OPTIMIZER, optimizer.state())
+    return _place(folder, "step", step)
+
+
+def content_of(step: int, optimizer: Resumable, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in `state.json`."""
+    return {"format": files.FORMAT, "step": step, "optimizer_steps": optimizer.steps, **state}
+
+
+@contextmanager
+def writing(
+    folder: Path,
+    content: Mapping[str, Any],
+    needed: int,
+    *,
+    keep: int,
+    best: Best | None,
+    hashed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Path]:
+    """The folder into which the tensors of a checkpoint go; all around them is done here. See `save`.
+
+    Args:
+        needed: bytes of it all. hashed: see `files.write_manifest`.
+    """
+    step = content["step"]
     what = f"the checkpoint of step {step:,}"
     _make_room(folder, step, needed, keep)
     files.check_room(folder, needed, what)
@@ -85,16 +112,14 @@ def save(folder: Path, step: int, optimizer: Resumable, state: Mapping[str, Any]
         if best is not None and best.weights is not None:
             with files.new_folder(_place(folder, "best", best.step), step=best.step) as new:
                 tensorfile.write(new / MODEL, best.weights)
-        with files.new_folder(path, step=step, best=best.step if best else None) as new:
-            tensorfile.write(new / MODEL, optimizer.masters)
-            tensorfile.write(new / OPTIMIZER, optimizer.state())
+        with files.new_folder(_place(folder, "step", step), hashed=hashed, step=step, best=best.step if best else None) as new:
+            yield new
             files.write_json(new / STATE, content)
     except DiskFullError as error:
         raise DiskFullError(what, free=files.free(folder), needed=needed, where=str(folder)) from error
     if best is not None:
         best.weights = None
     _prune(folder, step, keep)
-    return path
 
 
 def size(optimizer: Resumable, state: Mapping[str, Any], best: Best | None = None) -> int:
@@ -120,14 +145,17 @@ def whole(folder: Path) -> list[tuple[int, Path]]:
     return [(step, path) for step, path in _there(folder, "step") if files.read_manifest(path)]
 
 
-def check_room(folder: Path, optimizer: Resumable, state: Mapping[str, Any], *, keep: int = 2) -> None:
+def check_room(folder: Path, optimizer: Resumable, state: Mapping[str, Any], *, keep: int = 2, processes: int = 1) -> None:
     """Looks before the first step whether a checkpoint can be written at all.
+
+    Args:
+        processes: that hold as much as this one each.
 
     Raises:
         DiskFullError: it cannot; nothing was done yet.
     """
     files.sweep(folder)
-    needed = size(optimizer, state)
+    needed = processes * size(optimizer, state)
     if files.free(folder) + _bytes(_surplus(folder, None, keep)) < needed:
         files.check_room(folder, needed, "a checkpoint")
 
@@ -173,20 +201,30 @@ def _prune(folder: Path, step: int, keep: int) -> None:
             files.remove(path)
 
 
-def load(path: Path, *, needs: Iterable[str] = ()) -> Checkpoint:
+Reader = Callable[[Path], tuple[dict[str, Tensor], dict[str, Tensor]]]
+"""Masters and moments out of the folder of a checkpoint that is sound."""
+
+
+def read_whole(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All of the masters and moments, however many processes wrote them."""
+    if (path / slices.INDEX).is_file():
+        return slices.whole(path, "model"), slices.whole(path, "optimizer")
+    return _tensors(path / MODEL), _tensors(path / OPTIMIZER)
+
+
+def load(path: Path, *, needs: Iterable[str] = (), read: Reader = read_whole) -> Checkpoint:
     """Reads a checkpoint after checking every digest.
 
     Args:
         needs: entries of the state that the run cannot go on without.
+        read: what gets the tensors.
 
     Raises:
         CheckpointError: something in it is missing or was changed.
         FormatError: a newer lexloom wrote it.
     """
     manifest = files.verify(path)
-    for name in (MODEL, OPTIMIZER, STATE):
-        if name not in manifest["files"]:
-            raise CheckpointError("a file is missing", expected=name, where=str(path))
+    _check_list(path, manifest["files"])
     state = files.read_json(path / STATE, kind="checkpoint state")
     files.check_format(state, path / STATE)
     for name in ("step", "optimizer_steps", *needs):
@@ -194,11 +232,20 @@ def load(path: Path, *, needs: Iterable[str] = ()) -> Checkpoint:
             raise CheckpointError("an entry of the state is missing", expected=name, where=str(path / STATE))
     if (match := _NAME.match(path.name)) and int(match[2]) != state["step"]:
         raise CheckpointError("the state is of another step", expected=match[2], got=str(state["step"]), where=str(path / STATE))
-    masters, moments = _tensors(path / MODEL), _tensors(path / OPTIMIZER)
+    masters, moments = read(path)
     best = manifest.get("best")
     if best is None and "best" not in manifest:  # of the first version, which kept them under one name
         best = (files.read_manifest(path.parent / "best") or {}).get("step")
     return Checkpoint(state["step"], masters, moments, state, None if best is None else Best(best))
+
+
+def _check_list(path: Path, listed: Collection[str]) -> None:
+    sliced = slices.INDEX in listed
+    for name in (STATE,) if sliced else (MODEL, OPTIMIZER, STATE):
+        if name not in listed:
+            raise CheckpointError("a file is missing", expected=name, where=str(path))
+    if sliced:
+        slices.check(path, listed)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -209,7 +256,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def latest(
-    folder: Path, *, needs: Iterable[str] = (), at_most: int | None = None, with_best: bool = True
+    folder: Path, *, needs: Iterable[str] = (), read: Reader = read_whole, at_most: int | None = None, with_best: bool = True
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is sound, its best weights too, and a line for each damaged one that was passed over.
 
@@ -229,7 +276,7 @@ def latest(
         if not (path / files.MANIFEST).is_file() or (at_most is not None and step > at_most):
             continue
         try:
-            found = load(path, needs=needs)
+            found = load(path, needs=needs, read=read)
             without = without or found
             if with_best and found.best is not None:
                 files.verify(_best_place(folder, found.best.step))

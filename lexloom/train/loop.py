@@ -27,7 +27,10 @@ class Source(Protocol):
         ...
 
     def batches(self, step: int, part: int = 0, parts: int = 1) -> list[Batch]:
-        """The micro-batches of a step: a function of the step alone. Of `parts` processes, number `part` does every `parts`-th."""
+        """The micro-batches of a step: a function of the step alone. Of `parts` processes, number `part` does every `parts`-th.
+
+        All have the same number of them; where rows are short, with batches that count 0.
+        """
         ...
 
 
@@ -69,9 +72,10 @@ def _few(names: Sequence[str]) -> str:
     return f" in {', '.join(names[:3])}{' …' if len(names) > 3 else ''}" if names else ""
 
 
-def _named(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of those that are not finite."""
-    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+def _named(tensors: Mapping[str, Tensor], world: World) -> list[str]:
+    """The names of those that are not finite in some process."""
+    odd = world.each([not tensor.isfinite().all() for tensor in tensors.values()])
+    return [name for name, found in zip(tensors, odd, strict=True) if found]
 
 
 def fit(
@@ -115,8 +119,6 @@ def fit(
                 optimizer.collect()
                 for part in weights:
                     sums[part] += found[part].item()
-            if not batches:
-                optimizer.collect()  # nothing to do here this time: zeros
             optimizer.exchange(world)
             *found_sums, tokens = world.total([*sums.values(), sum(int(batch["attention_mask"].sum()) for batch in batches)])
             parts = {part: value / (counts[part] or 1.0) for part, value in zip(weights, found_sums, strict=True)}
@@ -124,8 +126,9 @@ def fit(
             norm = optimizer.norm()
             learning_rate = rate(number)
             # Gradients that are finite, once clipped, keep the moments finite; but memory fails, too.
-            if not (norm.isfinite() and math.isfinite(loss) and optimizer.step(learning_rate, norm)):
-                raise NotFinite(number, parts, norm.item(), _named(optimizer.gradients), _named(optimizer.state()))
+            finite = bool(norm.isfinite()) and math.isfinite(loss)  # in all processes alike
+            if not finite or world.any(not optimizer.step(learning_rate, norm)):
+                raise NotFinite(number, parts, norm.item(), _named(optimizer.gradients, world), _named(optimizer.state(), world))
             yield StepInfo(number + 1, loss, parts, learning_rate, norm.item(), int(tokens), time.perf_counter() - began)
 
 

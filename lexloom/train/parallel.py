@@ -60,7 +60,11 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Whether it is so in any process."""
-        return self.total([float(flag)])[0] > 0
+        return self.each([flag])[0]
+
+    def each(self, flags: Sequence[bool]) -> list[bool]:
+        """Of each flag, whether it is so in any process."""
+        return [value > 0 for value in self.total([float(flag) for flag in flags])]
 
     def wait(self) -> None:
         """Until all are here."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -63,10 +63,11 @@ class Saver:
 
     Args:
         folder: of the checkpoints. keep: how many; see `checkpoint.save`.
+        write: what writes one: `checkpoint.save`, or what takes the same arguments.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, *, keep: int = 2, write: Callable[..., object] = checkpoint.save) -> None:
+        self.folder, self.keep, self._write = folder, keep, write
         self._copy: Snapshot | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -95,7 +96,7 @@ class Saver:
         self.wait()
         if beside and (copied := self._copied(source)) is not None and self._begun(step, copied, copy.deepcopy(dict(state)), best):
             return
-        checkpoint.save(self.folder, step, source, state, keep=self.keep, best=best)
+        self._write(self.folder, step, source, state, keep=self.keep, best=best)
 
     def check(self) -> None:
         """Raises what went wrong in a save that has ended meanwhile; does not wait for one that has not."""
@@ -138,7 +139,7 @@ class Saver:
 
         def work() -> None:
             try:
-                checkpoint.save(self.folder, step, copied, state, keep=self.keep, best=best)
+                self._write(self.folder, step, copied, state, keep=self.keep, best=best)
             except BaseException as error:  # raised again by `wait`
                 self._error = error
 

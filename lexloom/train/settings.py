@@ -29,6 +29,8 @@ class TrainConfig(OptimizerConfig, ComputeConfig):
     patience: Count | None = None
     checkpoints: Count = 2
     dropout: float | None = Field(None, ge=0, lt=1)  # in this stage, in the place of the model's own
+    recompute: bool = False  # inner values of blocks once more in the backward pass, for want of memory
+    shard: bool = False  # weights, gradients and moments over the processes
 
     @property
     def timed(self) -> bool:

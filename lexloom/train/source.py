@@ -69,7 +69,7 @@ class PackedSource:
                 epochs, ids = order.batch_rows(step, phase.rows)
                 row_keys = keys.key(self.seed, "row", phase.length, epochs, ids)
                 micro = smallest(phase.micro // self.cut, phase.rows, parts)
-                starts = range(0, phase.rows, micro)[part::parts]
+                starts = range(0, evened(phase.rows, micro, parts), micro)[part::parts]
                 return [self._batch(phase, ids[a : a + micro], row_keys[a : a + micro], micro) for a in starts]
             step -= phase.steps
         raise IndexError(f"this source has {self.steps} steps")
@@ -91,6 +91,15 @@ class PackedSource:
 def smallest(micro: int, rows: int, parts: int) -> int:
     """Rows of a micro-batch: no more than `micro`, and so few that each of `parts` processes has some where there are enough."""
     return max(1, min(micro, -(-rows // parts)))
+
+
+def evened(rows: int, micro: int, parts: int) -> int:
+    """A step's rows with as many more that count 0 as give each of `parts` processes the same number of micro-batches, one at least.
+
+    Processes that hold a share of the weights each meet in every forward pass.
+    """
+    together = micro * parts
+    return max(1, -(-rows // together)) * together
 
 
 def fixed_batches(
@@ -141,7 +150,7 @@ class LabelledSource:
         row_keys = keys.key(self.seed, "row", epoch, planned.rows)
         return [
             self._batch(planned.rows[a : a + micro], row_keys[a : a + micro], planned.length, micro)
-            for a in range(0, max(1, len(planned.rows)), micro)[part::parts]
+            for a in range(0, evened(len(planned.rows), micro, parts), micro)[part::parts]
         ]
 
     def _batch(self, ids: np.ndarray, row_keys: keys.Keys, length: int, size: int) -> Batch:

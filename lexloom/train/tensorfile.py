@@ -28,16 +28,20 @@ DTYPES = {
 }
 """The format's names, in the order of its library, which puts the last of them first."""
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
+_NAMED = {name: dtype for dtype, name in DTYPES.items()}
 
 
-def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
     """Writes tensors of any device, atomically.
+
+    Args:
+        about: further text for the header.
 
     Raises:
         DiskFullError: the disk is full; the older file is still there.
     """
     with files.replacing(path) as file:
-        file.write(_header(tensors))
+        file.write(_header(tensors, about))
         for name in _ordered(tensors):
             file.write(_bytes(tensors[name]))
 
@@ -45,6 +49,11 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def size(tensors: Mapping[str, Tensor]) -> int:
     """Bytes that `write` writes; nothing is copied to count them."""
     return len(_header(tensors)) + sum(map(n_bytes, tensors.values()))
+
+
+def dtype(name: str) -> torch.dtype:
+    """The dtype that the format calls so."""
+    return _NAMED[name]
 
 
 def n_bytes(tensor: Tensor) -> int:
@@ -56,9 +65,9 @@ def _ordered(tensors: Mapping[str, Tensor]) -> list[str]:
     return sorted(tensors, key=lambda name: (-_RANK[tensors[name].dtype], name))
 
 
-def _header(tensors: Mapping[str, Tensor]) -> bytes:
+def _header(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> bytes:
     """What is where, as JSON, behind its own length: 8 bytes, least first. Blanks bring the tensors to a multiple of 8."""
-    entries, start = dict[str, object](), 0
+    entries, start = dict[str, object]({"__metadata__": dict(about)} if about else {}), 0
     for name in _ordered(tensors):
         tensor = tensors[name]
         end = start + n_bytes(tensor)

@@ -76,9 +76,9 @@ def losses(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tight(whole: Path) -> tuple[Path, str]:
-    """A run whose evaluations had room for 500 tokens at once, and what it said."""
+    """A run whose evaluations had room for 300 tokens at once, and what it said."""
     out, said = prepared(whole, "tight"), io.StringIO()
-    with short(lambda network, tokens: network.training or tokens <= 500), redirect_stderr(said):
+    with short(lambda network, tokens: network.training or tokens <= 300), redirect_stderr(said):
         run(out)
     return out, said.getvalue()
 
