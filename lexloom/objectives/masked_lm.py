@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,7 +20,8 @@ from lexloom.config import Config
 from lexloom.errors import TokenizerError
 from lexloom.keys import Keys
 from lexloom.models.base import Output
-from lexloom.objectives.base import OBJECTIVES, Objective, Row, Vocabulary, at_least_fp32, dropout_keys
+from lexloom.nn.cross_entropy import cross_entropy
+from lexloom.objectives.base import OBJECTIVES, Objective, Row, Vocabulary, dropout_keys
 
 
 def maskable(rows: Sequence[Row], length: int) -> np.ndarray:
@@ -104,8 +104,8 @@ class MaskedLM(Objective):
         positions = batch["masked_positions"]
         b, t, d = output.hidden.shape
         flat = (positions + torch.arange(b, device=positions.device)[:, None] * t).view(-1)
-        logits = at_least_fp32(heads["masked-lm"](output.hidden.reshape(-1, d).index_select(0, flat)))
-        losses = F.cross_entropy(logits, batch["masked_labels"].view(-1), reduction="none")
+        logits = heads["masked-lm"](output.hidden.reshape(-1, d).index_select(0, flat))
+        losses = cross_entropy(logits, batch["masked_labels"].view(-1))
         return {"masked-lm": (losses * batch["masked_weights"].view(-1)).sum()}
 
     def blind(self, counts: np.ndarray) -> dict[str, float]:

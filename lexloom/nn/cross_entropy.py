@@ -1,0 +1,43 @@
+"""Cross-entropy of token scores, and how its gradient is written where it is compiled.
+
+PyTorch's own is the faster one as it stands. But out of it the compiler makes a sum over the vocabulary of each row, which finds the one
+label again: a tenth of a small model's step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(logits)[label], in fp32 at least and whatever the dtype of the scores: (N, V), (N,) int64 -> (N,)."""
+    if not torch.compiler.is_compiling():
+        return F.cross_entropy(_high(logits), labels, reduction="none")
+    found: Tensor = CrossEntropy.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return found
+
+
+class CrossEntropy(torch.autograd.Function):
+    """Keeps the scores as they came, and of their softmax one number a row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        scores = _high(logits)
+        total = scores.logsumexp(-1, keepdim=True)
+        ctx.save_for_backward(logits, labels, total)
+        return (total - scores.gather(-1, labels[:, None]))[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        logits, labels, total = ctx.saved_tensors
+        shares = (_high(logits) - total).exp()
+        places = torch.arange(logits.shape[-1], dtype=torch.int32, device=logits.device) == labels.to(torch.int32)[:, None]
+        return ((shares - places.to(shares.dtype)) * gradient[:, None]).to(logits.dtype), None
+
+
+def _high(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
