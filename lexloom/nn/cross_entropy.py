@@ -17,7 +17,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(logits)[label], in fp32 at least and whatever the dtype of the scores: (N, V), (N,) int64 -> (N,)."""
     if not torch.compiler.is_compiling():
         return F.cross_entropy(_high(logits), labels, reduction="none")
-    found: Tensor = CrossEntropy.apply(logits, labels)  # type: ignore[no-untyped-call]
+    found: Tensor = CrossEntropy.apply(logits, labels)
     return found
 
 
@@ -32,7 +32,7 @@ class CrossEntropy(torch.autograd.Function):
         return (total - scores.gather(-1, labels[:, None]))[:, 0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits, labels, total = ctx.saved_tensors
         shares = (_high(logits) - total).exp()
         places = torch.arange(logits.shape[-1], dtype=torch.int32, device=logits.device) == labels.to(torch.int32)[:, None]
