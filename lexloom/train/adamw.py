@@ -6,17 +6,15 @@ This one takes the gradients as they came, bfloat16 or float32, and does the res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import config, njit, prange, set_num_threads, types
 from numba.extending import intrinsic, overload
 
 BLOCK = 1024  # weights at a time: moments, gradients and weights of so many fill half of a first-level cache
-PIECE = 32 * BLOCK  # the least that is worth handing to another thread
+WIDE = 64 * BLOCK  # weights from which threads share the work
 
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint16] | Floats
@@ -92,8 +90,7 @@ def _block(p, m, v, g, w, found, scale, keep, beta1, beta2, step, spread, epsilo
     return True
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def update(
+def _update(
     p: Floats,
     m: Floats,
     v: Floats,
@@ -115,47 +112,49 @@ def update(
         p, m, v: masters and moments, (N,). g: gradients. w: the network's weights where they are bfloat16; else whatever is float32.
         keep: 1 - learning rate · weight decay. step: learning rate / (1-β₁ᵗ). spread: 1 / √(1-β₂ᵗ).
     """
-    sound, found = True, np.empty(BLOCK, np.float32)
-    for start in range(0, p.size, BLOCK):
-        end = start + BLOCK
-        parts = p[start:end], m[start:end], v[start:end], g[start:end], w[start:end]
-        sound &= _block(*parts, found, scale, keep, beta1, beta2, step, spread, epsilon)
-    return sound
+    odd = 0
+    for block in prange(-(-p.size // BLOCK)):
+        i, k, found = block * BLOCK, block * BLOCK + BLOCK, np.empty(BLOCK, np.float32)
+        sound = _block(p[i:k], m[i:k], v[i:k], g[i:k], w[i:k], found, scale, keep, beta1, beta2, step, spread, epsilon)
+        odd += 0 if sound else 1
+    return odd == 0
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
-def squares(g: Bits) -> float:
-    """Σ g², in float32 over a block and in float64 over the blocks."""
-    total = 0.0
-    for start in range(0, g.size, BLOCK):
-        block = g[start : start + BLOCK]
-        part: Any = np.float32(0)
-        for i in range(block.size):
-            part += _read(block, i) * _read(block, i)
+def _squares(g: Bits) -> float:
+    """Σ g², in float32 over a block and in float64 over the blocks: the same bits on any number of threads."""
+    parts = np.empty(-(-g.size // BLOCK), np.float32)
+    for block in prange(parts.size):
+        parts[block] = _block_squares(g[block * BLOCK : (block + 1) * BLOCK])
+    total: Any = 0.0
+    for part in parts:
         total += part
     return total
 
 
-class Pieces:
-    """Work over arrays, cut over threads in a way that depends on their sizes alone: sums have the same bits each time.
-
-    Args:
-        threads: how many work at once.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="adamw") if threads > 1 else None
-
-    def run(self, work: Callable[..., Any], jobs: Iterable[Sequence[Any]]) -> list[Any]:
-        """`work(*arrays[a:b])` of each piece of each job, in order; arguments that are no arrays go along as they are."""
-        calls = [piece for job in jobs for piece in _cut(job)]
-        if self._pool is None or len(calls) < 2:
-            return [work(*call) for call in calls]
-        return list(self._pool.map(lambda call: work(*call), calls))
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+def _block_squares(g):  # type: ignore[no-untyped-def]
+    total: Any = np.float32(0)
+    for i in range(g.size):
+        total += _read(g, i) * _read(g, i)
+    return total
 
 
-def _cut(job: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    size = next(part.size for part in job if isinstance(part, np.ndarray))
-    length = max(PIECE, -(-size // (8 * PIECE)) * PIECE)  # at most eight pieces, for each costs some microseconds
-    for start in range(0, size, length):
-        yield [part[start : start + length] if isinstance(part, np.ndarray) else part for part in job]
+# What is small is not worth waking threads for. Where it is, they are those that PyTorch's products have just used: numba finds the same
+# OpenMP in the process. Others would have to wait until those stop waiting for their next product, which takes them milliseconds.
+_ALONE = {work: njit(nogil=True, cache=True)(work) for work in (_update, _squares)}
+_TOGETHER = {work: njit(nogil=True, cache=True, parallel=True)(work) for work in (_update, _squares)}
+
+
+def use_threads(n: int) -> None:
+    """As many work together from now on, or as many as this machine has."""
+    set_num_threads(min(n, config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+
+
+def update(p: Floats, *rest: Any) -> bool:
+    """See `_update`."""
+    return bool((_TOGETHER if p.size >= WIDE else _ALONE)[_update](p, *rest))
+
+
+def squares(g: Bits) -> float:
+    """See `_squares`."""
+    return float((_TOGETHER if g.size >= WIDE else _ALONE)[_squares](g))

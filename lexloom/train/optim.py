@@ -82,17 +82,18 @@ class AdamW:
         self._held = dict[str, Tensor]()  # the gradients of the one micro-batch, as they came
         self.steps = 0
         self.fresh = True  # nothing is accumulated yet: the next gradients overwrite
-        self._pieces = self._one_pass()
+        self._pass = self._one_pass()
 
     def _one_pass(self) -> Any:
-        """What hands out the work of `train.adamw`; None where PyTorch's kernel is the better one, or the only one."""
+        """`train.adamw`; None where PyTorch's kernel is the better one, or the only one."""
         if sum(m.numel() for m in self.masters.values()) < ONE_PASS_FROM:
             return None
         if any(m.device.type != "cpu" or m.dtype != torch.float32 for m in self.masters.values()):
             return None
         from lexloom.train import adamw  # brings a compiler, which small trainings and answers can do without
 
-        return adamw.Pieces(torch.get_num_threads())
+        adamw.use_threads(torch.get_num_threads())
+        return adamw
 
     def _flat(self) -> Tensor:
         """Zeros, one for each weight."""
@@ -152,7 +153,7 @@ class AdamW:
     def _begin(self, found: Mapping[str, Tensor]) -> None:
         """Holds the gradients of the first micro-batch, which may stay the only one; the sums begin with them where some are missing."""
         self._held = {}
-        if self._pieces is not None and len(found) == len(self.parameters) and all(g.dtype in _PASSED for g in found.values()):
+        if self._pass is not None and len(found) == len(self.parameters) and all(g.dtype in _PASSED for g in found.values()):
             self._held = {n: g.contiguous() for n, g in found.items()}
             return
         for name, total in self._parts(self.sums).items():
@@ -175,11 +176,9 @@ class AdamW:
     def norm(self) -> Tensor:
         """The 2-norm of all accumulated gradients."""
         gradients = list(self.gradients.values())
-        if self._pieces is None:
+        if self._pass is None:
             return torch.stack(torch._foreach_norm(gradients)).norm()
-        from lexloom.train import adamw
-
-        return torch.tensor(math.sqrt(sum(self._pieces.run(adamw.squares, [[_numbers(g)] for g in gradients]))))
+        return torch.tensor(math.sqrt(sum(self._pass.squares(_numbers(g)) for g in gradients)))
 
     @torch.no_grad()
     def step(self, learning_rate: float, norm: Tensor | None = None) -> bool:
@@ -190,25 +189,21 @@ class AdamW:
         """
         norm = self.norm() if norm is None else norm
         self.steps += 1
-        done = (self._fused if self._pieces is None else self._passed)(
-            learning_rate, torch.clamp((norm + 1e-6) / self.config.clip, min=1.0)
-        )
+        done = (self._fused if self._pass is None else self._passed)(learning_rate, torch.clamp((norm + 1e-6) / self.config.clip, min=1.0))
         self.fresh = True
         return done
 
     def _passed(self, learning_rate: float, excess: Tensor) -> bool:
         """By `train.adamw`."""
-        from lexloom.train import adamw
-
         c, one = self.config, np.float32(1)
         step, spread = learning_rate / (1 - c.beta1**self.steps), 1 / math.sqrt(1 - c.beta2**self.steps)
         settings = [np.float32(x) for x in (c.beta1, c.beta2, step, spread, c.epsilon)]
-        jobs, gradients = [], self.gradients
+        sound, gradients = True, self.gradients
         for name, master in self.masters.items():
             keep = np.float32(1 - learning_rate * (c.weight_decay if decays(name, master) else 0.0))
             tensors = (master, *self.moments[name], gradients[name], self.parameters[name].data)
-            jobs.append([*map(_numbers, tensors), one / np.float32(excess.item()), keep, *settings])
-        return all(self._pieces.run(adamw.update, jobs))
+            sound &= self._pass.update(*map(_numbers, tensors), one / np.float32(excess.item()), keep, *settings)
+        return sound
 
     def _fused(self, learning_rate: float, excess: Tensor) -> bool:
         """By PyTorch's kernel, which divides the gradients on its way, so that clipping costs no pass over memory of its own."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lexloom.train import adamw
 from lexloom.train.optim import ONE_PASS_FROM, AdamW, OptimizerConfig
 
-SIZES = [(1100, 1000), (7,), (3, adamw.BLOCK), (adamw.PIECE + 1,)]
+SIZES = [(1100, 1000), (7,), (3, adamw.BLOCK), (adamw.WIDE + 1,)]
 CONFIG = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, beta2=0.98, clip=1.0, epsilon=1e-6)
 
 
