@@ -5,33 +5,57 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from _bert import Size
+from torch import Tensor
 
 from lexloom import compute
 
-Product = tuple[str, int, tuple[int, ...], tuple[int, ...]]
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product of a step.
+
+    Attributes:
+        times: in a step. left, right: shapes of what is multiplied. turned: which of the two lies transposed in memory in a step.
+    """
+
+    name: str
+    times: int
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    turned: tuple[bool, bool]
+
+    def operands(self, dtype: torch.dtype, *, lie: bool) -> tuple[Tensor, Tensor]:
+        """Random ones, as they lie in a step, or both contiguous, which is what the library likes best."""
+        return _random(self.left, dtype, lie and self.turned[0]), _random(self.right, dtype, lie and self.turned[1])
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype, turned: bool) -> Tensor:
+    return torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=dtype).mT if turned else torch.randn(shape, dtype=dtype)
 
 
 def products(size: Size) -> Iterator[Product]:
-    """Name, how often in a step, left and right shape: of each linear layer three, of attention six batched ones."""
+    """Of each linear layer three, of attention six batched ones."""
     n, d, m = size.tokens, size.width, size.rows * max(1, round(size.rate * size.length))
     linear = [("qkv", size.layers, n, d, 3 * d), ("attention out", size.layers, n, d, d), ("up", size.layers, n, d, 4 * d)]
     linear += [("down", size.layers, n, 4 * d, d), ("head dense", 1, m, d, d), ("head vocabulary", 1, m, d, size.vocabulary)]
     for name, times, rows, inner, outer in linear:
-        yield f"{name}, forward", times, (rows, inner), (inner, outer)
-        yield f"{name}, gradient of input", times, (rows, outer), (outer, inner)
-        yield f"{name}, gradient of weight", times, (outer, rows), (rows, inner)
+        yield Product(f"{name}, forward", times, (rows, inner), (inner, outer), (False, True))
+        yield Product(f"{name}, gradient of input", times, (rows, outer), (outer, inner), (False, False))
+        yield Product(f"{name}, gradient of weight", times, (outer, rows), (rows, inner), (True, False))
     groups, t, k = size.rows * size.heads, size.length, size.width // size.heads
-    yield "scores and one like it", 2 * size.layers, (groups, t, k), (groups, k, t)
-    yield "context and three like it", 4 * size.layers, (groups, t, t), (groups, t, k)
+    yield Product("scores and one like it", 2 * size.layers, (groups, t, k), (groups, k, t), (False, True))
+    yield Product("context and one like it", 2 * size.layers, (groups, t, t), (groups, t, k), (False, False))
+    yield Product("two like it, turned", 2 * size.layers, (groups, t, t), (groups, t, k), (True, False))
 
 
-def milliseconds(left: tuple[int, ...], right: tuple[int, ...], dtype: torch.dtype, repeats: int = 15) -> float:
+def milliseconds(product: Product, dtype: torch.dtype, *, lie: bool, repeats: int = 15) -> float:
     """Median time of one product."""
-    a, b = torch.randn(left, dtype=dtype), torch.randn(right, dtype=dtype)
+    a, b = product.operands(dtype, lie=lie)
     found = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -41,15 +65,16 @@ def milliseconds(left: tuple[int, ...], right: tuple[int, ...], dtype: torch.dty
 
 
 class Floor:
-    """The products of a step alone, one after the other."""
+    """The products of a step alone, one after the other.
 
-    def __init__(self, size: Mapping[str, Any]) -> None:
+    Args:
+        lie: with operands as they lie in a step, some of them transposed; else all contiguous.
+    """
+
+    def __init__(self, size: Mapping[str, Any], lie: bool = False) -> None:
         chosen = compute.for_inference(dtype="auto")
         chosen.apply()
-        self.work = [
-            (times, torch.randn(left).to(chosen.torch_dtype), torch.randn(right).to(chosen.torch_dtype))
-            for _, times, left, right in products(Size(**size))
-        ]
+        self.work = [(product.times, *product.operands(chosen.torch_dtype, lie=lie)) for product in products(Size(**size))]
 
     def steps(self, n: int) -> float:
         """Seconds of `n` steps' products."""

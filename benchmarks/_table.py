@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from _paired import RESULTS
 
@@ -23,15 +24,22 @@ def cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def rows() -> Iterator[str]:
-    """The table, line by line; of several measurements of one thing the last."""
+def last() -> list[dict[str, Any]]:
+    """What was measured; of several measurements of one thing the last, in the order of their works."""
     lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()] if RESULTS.exists() else []
-    last = {(line["work"], line["ours"], line["peer"]): line for line in lines}
+    found = {(line["work"], line["ours"], line["peer"]): line for line in lines}
+    works = list(dict.fromkeys(work for work, *_ in found))
+    return sorted(found.values(), key=lambda line: works.index(line["work"]))
+
+
+def rows() -> Iterator[str]:
+    """The table, line by line."""
     yield "| work | ours | a second | peer | a second | ratio | least – greatest | rounds |"
     yield "|---|---|---|---|---|---|---|---|"
-    for (work, ours, peer), line in last.items():
-        rates = f"{line['rate']:,.0f} {line['unit']} | {peer} | {line['peer_rate']:,.0f}"
-        yield f"| {work} | {ours} | {rates} | {line['ratio']:.2f} × | {line['low']:.2f} – {line['high']:.2f} | {line['rounds']} |"
+    for line in last():
+        rates = f"{line['rate']:,.0f} {line['unit']} | {line['peer']} | {line['peer_rate']:,.0f}"
+        spread = f"{line['ratio']:.2f} × | {line['low']:.2f} – {line['high']:.2f} | {line['rounds']}"
+        yield f"| {line['work']} | {line['ours']} | {rates} | {spread} |"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python benchmarks/floor.py [--layers 4 --width 256 --length 128 --rows 32 --dtype bfloat16]
 
-Prints a line a product: what it is, its shape, how often, milliseconds, and the rate; then the sum, and tokens/s if nothing else took time.
+Prints a line a product: what it is, its shape, how often, milliseconds and the rate with both operands contiguous, and milliseconds with
+operands as they lie in a step, where the gradient of a weight reads one transposed; then the sums, and tokens/s if nothing else took time.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ def main() -> None:
     size = Size(options.layers, options.width, options.vocabulary, options.length, options.rows)
     chosen = compute.choose(compute.ComputeConfig(dtype=options.dtype, compile=False), steps=1)
     chosen.apply()
-    total = flops = 0.0
-    for name, times, left, right in products(size):
-        took = milliseconds(left, right, chosen.torch_dtype)
-        work = 2.0 * torch.Size(left).numel() * right[-1]
-        total, flops = total + times * took, flops + times * work
-        print(f"{name:<32} {times:>3} × {left!s:>18} @ {right!s:<18} {took:8.3f} ms {work / took / 1e6:8.0f} GFLOP/s")
+    totals, flops = [0.0, 0.0], 0.0
+    for product in products(size):
+        took = [milliseconds(product, chosen.torch_dtype, lie=lie) for lie in (False, True)]
+        work = 2.0 * torch.Size(product.left).numel() * product.right[-1]
+        flops += product.times * work
+        totals = [total + product.times * one for total, one in zip(totals, took, strict=True)]
+        shapes = f"{product.name:<32} {product.times:>3} × {product.left!s:>18} @ {product.right!s:<18}"
+        print(f"{shapes} {took[0]:8.3f} ms {work / took[0] / 1e6:8.0f} GFLOP/s, as they lie {took[1]:8.3f} ms")
     print(f"{size}, {chosen.dtype}, {chosen.threads} threads")
-    print(f"all products: {total:.1f} ms a step, {flops / total / 1e6:.0f} GFLOP/s; the floor is {size.tokens / total * 1e3:,.0f} tokens/s")
+    for name, total in zip(("contiguous", "as they lie"), totals, strict=True):
+        print(f"{name}: {total:.1f} ms a step, {flops / total / 1e6:.0f} GFLOP/s; the floor is {size.tokens / total * 1e3:,.0f} tokens/s")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def sides_of(size: Size, options: argparse.Namespace) -> dict[str, Apart]:
     chosen = {"compile": options.compile, "dtype": options.dtype}
     sides = {name: Apart("_bert", "Ours", size=of, **chosen) for name, of in zip(OURS, (same, mine), strict=True)}
     sides["matrix products alone"] = Apart("_floor", "Floor", size=same)
+    sides["matrix products alone, as they lie"] = Apart("_floor", "Floor", size=same, lie=True)
     for attention in ("sdpa", "eager"):
         sides[f"Trainer bf16, {attention}"] = Apart("_bert", "TrainerPeer", size=same, bf16=True, attention=attention)
     if options.their_compile:

@@ -94,6 +94,13 @@ def for_inference(device: str = "auto", dtype: str = "float32") -> Compute:
     return choose(ComputeConfig.read({"device": device, "dtype": dtype, "compile": False}), steps=0)
 
 
+def share_threads() -> None:
+    """Kernels of our own, which numba compiles, work on as many threads as PyTorch does from now on."""
+    import numba  # small work needs neither
+
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+
+
 def keep_memory() -> bool:
     """Tells the C library to keep freed memory for the next step; False where it is not glibc, and nothing is changed.
 

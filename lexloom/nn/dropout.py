@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 _WEYL = -1640531527  # 0x9E3779B9 as int32
 _M1, _M2 = -2048144789, -1028477387  # MurmurHash3's 0x85EBCA6B and 0xC2B2AE35 as int32
+ONE_PASS_FROM = 1 << 17  # values from which a pass over memory for each operation is what a mask costs
 
 
 def mix32(x: Tensor) -> Tensor:
@@ -31,12 +32,17 @@ def keep_mask(row_keys: Tensor, site: int, shape: torch.Size, p: float) -> Tenso
     Returns:
         (B, …) bool, True with probability 1 - p.
     """
+    offset, least = (site * 0x27D4EB2F + 1) & 0x7FFFFFFF, int(p * (1 << 24))
+    if row_keys.device.type == "cpu" and shape.numel() >= ONE_PASS_FROM:
+        from lexloom.nn import mask_kernel  # brings a compiler, which small batches can do without
+
+        work = mask_kernel.compiled if torch.compiler.is_compiling() else mask_kernel.kept
+        return work(row_keys, offset, shape[1:].numel(), least).view(shape)
     places = torch.arange(shape[1:].numel(), dtype=torch.int32, device=row_keys.device)
-    offset = (site * 0x27D4EB2F + 1) & 0x7FFFFFFF
     start = mix32(row_keys[:, :1] + offset)
     # The second word enters between two rounds, so that no two rows run along one sequence at a shift.
     hashed = mix32(mix32(places * _WEYL + start) + row_keys[:, 1:])
-    return (((hashed >> 8) & 0xFFFFFF) >= int(p * (1 << 24))).view(shape)
+    return (((hashed >> 8) & 0xFFFFFF) >= least).view(shape)
 
 
 class Dropout(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import config, njit, prange, set_num_threads, types
+from numba import njit, prange, types
 from numba.extending import intrinsic, overload
 
 BLOCK = 1024  # weights at a time: moments, gradients and weights of so many fill half of a first-level cache
@@ -143,11 +143,6 @@ def _block_squares(g):  # type: ignore[no-untyped-def]
 # OpenMP in the process. Others would have to wait until those stop waiting for their next product, which takes them milliseconds.
 _ALONE = {work: njit(nogil=True, cache=True)(work) for work in (_update, _squares)}
 _TOGETHER = {work: njit(nogil=True, cache=True, parallel=True)(work) for work in (_update, _squares)}
-
-
-def use_threads(n: int) -> None:
-    """As many work together from now on, or as many as this machine has."""
-    set_num_threads(min(n, config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def update(p: Floats, *rest: Any) -> bool:

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from lexloom.compute import share_threads
 from lexloom.config import Config
 from lexloom.errors import CheckpointError
 from lexloom.train.parallel import World
@@ -92,7 +93,7 @@ class AdamW:
             return None
         from lexloom.train import adamw  # brings a compiler, which small trainings and answers can do without
 
-        adamw.use_threads(torch.get_num_threads())
+        share_threads()
         return adamw
 
     def _flat(self) -> Tensor:

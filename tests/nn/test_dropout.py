@@ -8,7 +8,8 @@ import torch
 from scipy.stats import chi2
 
 from lexloom import keys
-from lexloom.nn.dropout import Dropout, keep_mask, mix32
+from lexloom.nn import mask_kernel
+from lexloom.nn.dropout import ONE_PASS_FROM, Dropout, keep_mask, mix32
 from lexloom.objectives.base import dropout_keys
 
 B, N = 64, 4096  # rows, places
@@ -115,3 +116,23 @@ def test_the_mixer_is_murmur3s() -> None:
     numbers = np.array([0, 1, 2, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 123456789], dtype=np.uint32)
     found = mix32(torch.from_numpy(numbers.view(np.int32))).numpy().view(np.uint32)
     assert found.tolist() == [finaliser(int(n)) for n in numbers]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (40, 4096), (7, 2, 100, 129)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_kernel_gives_the_same_masks(shape: tuple[int, ...], threads: int) -> None:
+    before, words = torch.get_num_threads(), row_keys(rows=shape[0])
+    torch.set_num_threads(threads)
+    try:
+        found = mask_kernel.kept(words, 77, int(np.prod(shape[1:])), int(0.3 * (1 << 24)))
+    finally:
+        torch.set_num_threads(before)
+    places = torch.arange(found.shape[1], dtype=torch.int32)
+    hashed = mix32(mix32(places * -1640531527 + mix32(words[:, :1] + 77)) + words[:, 1:])
+    assert torch.equal(found, ((hashed >> 8) & 0xFFFFFF) >= int(0.3 * (1 << 24)))
+
+
+def test_large_batches_have_the_masks_of_small_ones() -> None:
+    words, shape = row_keys(rows=8), torch.Size((8, ONE_PASS_FROM // 8))
+    rows = [keep_mask(words[i : i + 1], 5, torch.Size((1, *shape[1:])), 0.3) for i in range(8)]
+    assert torch.equal(keep_mask(words, 5, shape, 0.3), torch.cat(rows))
