@@ -30,12 +30,11 @@ from lexloom.objectives.masked_lm import MaskedLM, MaskedLMConfig
 from lexloom.runs.training import Training
 from lexloom.train import checkpoint
 from lexloom.train.loop import StepInfo
-from lexloom.train.optim import AdamW
 from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
 from lexloom.train.source import PackedSource, Phase
 
-STATE = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1}
+STATE = {"best": {}, "waited": 0, "tokens": 0, "seconds": 0.0, "cut": 1, "evaluation_cut": 1}
 LINE = (
     '{"step": %d, "time": 1790000000.123, "loss": 5.2104637622833251, "parts": {"masked-lm": 4.6022257804870605}, '
     '"learning_rate": 0.0009871, "gradient_norm": 0.81270939111709595, "tokens": %d, "seconds": 471.20312, "tokens_per_second": 6951.0}\n'
@@ -89,7 +88,7 @@ class Start:
         self.size = Size(layers=2, width=128, rows=4)
         self.packing = RandomRows(self.size, 64)
         training = self.built()
-        checkpoint.save(folder / "checkpoints", step, AdamW(training.module.named().items(), training.config), STATE)
+        checkpoint.save(folder / "checkpoints", step, training.optimizer, STATE)
         with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(LINE % (i, 16384 * i) for i in range(1, step + 100))
         # Some event file of before: what it holds is not read.

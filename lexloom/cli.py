@@ -358,6 +358,9 @@ def main() -> None:
     Exit 0 done, 1 failure, 2 usage or configuration, 3 bad data, 130 and 143 interrupted with the checkpoint saved.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # `tokenizers` brings a network client along; here it stays off
+    # OpenMP's threads wait for each other awake, and for milliseconds: on a core that something else wants, too, each operation then costs
+    # a turn of the scheduler. So they soon go to sleep. It is read when PyTorch is loaded, which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     console = Console(json="--json" in sys.argv)
     try:
         app(standalone_mode=True, prog_name="lexloom")
