@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -94,9 +95,26 @@ def for_inference(device: str = "auto", dtype: str = "float32") -> Compute:
     return choose(ComputeConfig.read({"device": device, "dtype": dtype, "compile": False}), steps=0)
 
 
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Has numba compile a function at its first call, and keep the result for the next process where there is a place to write.
+
+    Args:
+        options: of `numba.njit`, such as `parallel`.
+    """
+    import numba  # small work does without
+
+    def made(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # neither beside the file nor in the user's cache
+            return numba.njit(nogil=True, **options)(function)
+
+    return made
+
+
 def share_threads() -> None:
-    """Kernels of our own, which numba compiles, work on as many threads as PyTorch does from now on."""
-    import numba  # small work needs neither
+    """Kernels work on as many threads as PyTorch does from now on."""
+    import numba
 
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 

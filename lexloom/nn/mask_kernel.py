@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
-from lexloom.compute import share_threads
+from lexloom.compute import kernel, share_threads
 
 Words = npt.NDArray[np.uint32]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _mixed(x):  # type: ignore[no-untyped-def]
     """`nn.dropout.mix32`; compiled, each operation is made in 64 bits and has to be cut."""
     x = np.uint32((x ^ (x >> 16)) * np.uint32(0x85EBCA6B))
@@ -23,7 +23,7 @@ def _mixed(x):  # type: ignore[no-untyped-def]
     return np.uint32(x ^ (x >> 16))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _row(kept, start, second, least):  # type: ignore[no-untyped-def]
     for place in range(kept.size):
         hashed = _mixed(np.uint32(_mixed(np.uint32(np.uint32(place) * np.uint32(0x9E3779B9) + start)) + second))
@@ -40,8 +40,8 @@ def _fill(kept: npt.NDArray[np.bool_], keys: Words, offset: np.uint32, least: np
         _row(kept[row], _mixed(np.uint32(keys[row, 0] + offset)), keys[row, 1], least)
 
 
-_TOGETHER: Any = njit(nogil=True, cache=True, parallel=True)(_fill)
-_ALONE: Any = njit(nogil=True, cache=True)(_fill)
+_TOGETHER: Any = kernel(parallel=True)(_fill)
+_ALONE: Any = kernel()(_fill)
 
 
 @torch.library.custom_op("lexloom::keep_mask", mutates_args=(), device_types="cpu")

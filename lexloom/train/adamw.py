@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import intrinsic, overload
+
+from lexloom.compute import kernel
 
 BLOCK = 1024  # weights at a time: moments, gradients and weights of so many fill half of a first-level cache
 WIDE = 64 * BLOCK  # weights from which threads share the work
@@ -69,7 +71,7 @@ def _write_of(numbers, i, value):  # type: ignore[no-untyped-def]
     return nothing
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _block(p, m, v, g, w, found, scale, keep, beta1, beta2, step, spread, epsilon):  # type: ignore[no-untyped-def]  # as `update`
     one, endless, odd = np.float32(1), np.uint32(0x7F800000), np.uint32(0)  # an exponent of ones is Inf or NaN
     for i in range(p.size):
@@ -131,7 +133,7 @@ def _squares(g: Bits) -> float:
     return total
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def _block_squares(g):  # type: ignore[no-untyped-def]
     total: Any = np.float32(0)
     for i in range(g.size):
@@ -141,8 +143,8 @@ def _block_squares(g):  # type: ignore[no-untyped-def]
 
 # What is small is not worth waking threads for. Where it is, they are those that PyTorch's products have just used: numba finds the same
 # OpenMP in the process. Others would have to wait until those stop waiting for their next product, which takes them milliseconds.
-_ALONE = {work: njit(nogil=True, cache=True)(work) for work in (_update, _squares)}
-_TOGETHER = {work: njit(nogil=True, cache=True, parallel=True)(work) for work in (_update, _squares)}
+_ALONE = {work: kernel()(work) for work in (_update, _squares)}
+_TOGETHER = {work: kernel(parallel=True)(work) for work in (_update, _squares)}
 
 
 def update(p: Floats, *rest: Any) -> bool:
