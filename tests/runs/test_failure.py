@@ -142,12 +142,15 @@ def test_nothing_of_it_was_saved(stopped: tuple[Path, LexloomError]) -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
+import torch
 import lexloom
+from lexloom.nn.dropout import ONE_PASS_FROM, keep_mask
 
 recipe, room = Path(sys.argv[1]), int(sys.argv[2])
 sizes = {"steps": 2, "batch_tokens": 32768, "micro_batch_tokens": 32768, "dtype": "float32"}
 settings = [f"pretrain.train.{name}={value}" for name, value in sizes.items()] + ["prepare.split.validation=0"]
-lexloom.pretrain(recipe, out=recipe.parent / "small", settings=["pretrain.train.steps=1"])  # libraries and threads are there now
+lexloom.pretrain(recipe, out=recipe.parent / "small", settings=["pretrain.train.steps=1"])
+keep_mask(torch.zeros(1, 2, dtype=torch.int32), 0, torch.Size((1, ONE_PASS_FROM)), 0.1)  # libraries, kernels and threads are there now
 held = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize"))) << 10
 _, most = resource.getrlimit(resource.RLIMIT_AS)
 for name, limit in (("cut", held + (room << 20)), ("whole", most)):
