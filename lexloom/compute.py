@@ -112,6 +112,23 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return made
 
 
+def shared(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """A kernel whose `prange` is shared among as many threads as PyTorch has when it is called, or not, with `wide=False`.
+
+    They are the threads that PyTorch's products have just used: numba finds the same OpenMP in the process. Others would have to wait until
+    those stop waiting for their next product, which takes them milliseconds.
+    """
+    alone, together = kernel(**options)(function), kernel(parallel=True, **options)(function)
+
+    def call(*arguments: Any, wide: bool = True) -> Any:
+        if not wide or torch.get_num_threads() == 1:
+            return alone(*arguments)
+        share_threads()
+        return together(*arguments)
+
+    return call
+
+
 def share_threads() -> None:
     """Kernels work on as many threads as PyTorch does from now on."""
     import numba
@@ -155,9 +172,14 @@ def memory(device: str = "cpu") -> tuple[int, int]:
     return min(total, limit), min(free, limit - used + int(pages.get("inactive_file", 0)))
 
 
+def affinity() -> int:
+    """Cores that the system lets this process use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> int:
     """Cores that this process may use: its affinity, and no more than OMP_NUM_THREADS where that is set."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = affinity()
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(found, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else found
 

@@ -13,10 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def at_least_fp32(logits: Tensor) -> Tensor:
+    """Losses are summed in fp32, or in fp64 where the network computes so."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(logits)[label], in fp32 at least and whatever the dtype of the scores: (N, V), (N,) int64 -> (N,)."""
     if not torch.compiler.is_compiling():
-        return F.cross_entropy(_high(logits), labels, reduction="none")
+        return F.cross_entropy(at_least_fp32(logits), labels, reduction="none")
     found: Tensor = CrossEntropy.apply(logits, labels)
     return found
 
@@ -26,7 +31,7 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        scores = _high(logits)
+        scores = at_least_fp32(logits)
         total = scores.logsumexp(-1, keepdim=True)
         ctx.save_for_backward(logits, labels, total)
         return (total - scores.gather(-1, labels[:, None]))[:, 0]
@@ -34,10 +39,6 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits, labels, total = ctx.saved_tensors
-        shares = (_high(logits) - total).exp()
+        shares = (at_least_fp32(logits) - total).exp()
         places = torch.arange(logits.shape[-1], dtype=torch.int32, device=logits.device) == labels.to(torch.int32)[:, None]
         return ((shares - places.to(shares.dtype)) * gradient[:, None]).to(logits.dtype), None
-
-
-def _high(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

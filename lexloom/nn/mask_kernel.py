@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from numba import prange
 from torch import Tensor
 
-from lexloom.compute import kernel, share_threads
+from lexloom.compute import kernel, shared
 
 Words = npt.NDArray[np.uint32]
 
@@ -40,8 +38,7 @@ def _fill(kept: npt.NDArray[np.bool_], keys: Words, offset: np.uint32, least: np
         _row(kept[row], _mixed(np.uint32(keys[row, 0] + offset)), keys[row, 1], least)
 
 
-_TOGETHER: Any = kernel(parallel=True)(_fill)
-_ALONE: Any = kernel()(_fill)
+_filled = shared(_fill)
 
 
 @torch.library.custom_op("lexloom::keep_mask", mutates_args=(), device_types="cpu")
@@ -58,7 +55,5 @@ def _shape(keys: Tensor, offset: int, size: int, least: int) -> Tensor:
 def kept(keys: Tensor, offset: int, size: int, least: int) -> Tensor:
     """As `nn.dropout.keep_mask` over `size` values a row: (B, 2) int32 -> (B, N) bool."""
     found, words = torch.empty(len(keys), size, dtype=torch.bool), keys.contiguous().numpy().view(np.uint32)
-    work = _ALONE if torch.get_num_threads() == 1 else _TOGETHER
-    share_threads()
-    work(found.numpy(), words, np.uint32(offset), np.uint32(least))
+    _filled(found.numpy(), words, np.uint32(offset), np.uint32(least))
     return found

@@ -18,6 +18,7 @@ from lexloom.batch import Batch
 from lexloom.config import Config
 from lexloom.keys import Keys
 from lexloom.models.base import Output
+from lexloom.nn.cross_entropy import at_least_fp32 as at_least_fp32  # every loss needs it
 from lexloom.registry import Registry
 
 Row = Mapping[str, Any]
@@ -94,8 +95,3 @@ def dropout_keys(row_keys: Keys, size: int) -> Tensor:
     found[: len(words), 0] = words & np.uint64(0xFFFFFFFF)
     found[: len(words), 1] = words >> np.uint64(32)
     return torch.from_numpy(found.view(np.int32))
-
-
-def at_least_fp32(logits: Tensor) -> Tensor:
-    """Losses are summed in fp32, or in fp64 where the network computes so."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

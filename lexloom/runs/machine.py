@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,8 +43,7 @@ class Machine:
             with torch.cuda.device(number):
                 gpus.append(torch.cuda.is_bf16_supported(including_emulation=False))
         compiler = compute.choose(ComputeConfig(device="cpu"), steps=1 << 40).compile
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(tuple(gpus), compiler, cores)
+        return cls(tuple(gpus), compiler, compute.affinity())
 
     def lacks(self, chosen: Compute) -> str:
         """What is missing here to get the bits that were chosen; "" where nothing is."""

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from numba import prange, types
 from numba.extending import intrinsic, overload
 
-from lexloom.compute import kernel
+from lexloom.compute import kernel, shared
 
 BLOCK = 1024  # weights at a time: moments, gradients and weights of so many fill half of a first-level cache
-WIDE = 64 * BLOCK  # weights from which threads share the work
+WIDE = 64 * BLOCK  # weights from which it is worth waking threads
 
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint16] | Floats
@@ -141,17 +141,14 @@ def _block_squares(g):  # type: ignore[no-untyped-def]
     return total
 
 
-# What is small is not worth waking threads for. Where it is, they are those that PyTorch's products have just used: numba finds the same
-# OpenMP in the process. Others would have to wait until those stop waiting for their next product, which takes them milliseconds.
-_ALONE = {work: kernel()(work) for work in (_update, _squares)}
-_TOGETHER = {work: kernel(parallel=True)(work) for work in (_update, _squares)}
+_updated, _summed = shared(_update), shared(_squares)
 
 
 def update(p: Floats, *rest: Any) -> bool:
     """See `_update`."""
-    return bool((_TOGETHER if p.size >= WIDE else _ALONE)[_update](p, *rest))
+    return bool(_updated(p, *rest, wide=p.size >= WIDE))
 
 
 def squares(g: Bits) -> float:
     """See `_squares`."""
-    return float((_TOGETHER if g.size >= WIDE else _ALONE)[_squares](g))
+    return float(_summed(g, wide=g.size >= WIDE))

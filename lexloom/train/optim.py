@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lexloom.compute import share_threads
 from lexloom.config import Config
 from lexloom.errors import CheckpointError
 from lexloom.train.parallel import World
@@ -79,7 +79,6 @@ class AdamW:
         self._first, self._second = (self._flat() for _ in range(2))
         first, second = self._parts(self._first), self._parts(self._second)
         self.moments = {n: (first[n], second[n]) for n in self.masters}
-        self._sums: Tensor | None = None  # fp32, of more than one micro-batch or process
         self._held = dict[str, Tensor]()  # the gradients of the one micro-batch, as they came
         self.steps = 0
         self.fresh = True  # nothing is accumulated yet: the next gradients overwrite
@@ -93,7 +92,6 @@ class AdamW:
             return None
         from lexloom.train import adamw  # brings a compiler, which small trainings and answers can do without
 
-        share_threads()
         return adamw
 
     def _flat(self) -> Tensor:
@@ -125,18 +123,25 @@ class AdamW:
     @property
     def gradients(self) -> dict[str, Tensor]:
         """What is accumulated, by name; those of one micro-batch in the dtype in which they came."""
-        return self._held or self._parts(self.sums)
+        return self._held or self._summed()[1]
 
     @property
     def sums(self) -> Tensor:
         """The accumulated gradients as one fp32 tensor, so that they can be added up over processes at once."""
-        if self._sums is None:
-            self._sums = self._flat()
-        if self._held:
-            for name, total in self._parts(self._sums).items():
-                total.copy_(self._held[name])
-            self._held = {}
-        return self._sums
+        return self._summed()[0]
+
+    @cached_property
+    def _total(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Where more than one micro-batch or process is added up, in fp32, and its parts by name; made when it is first wanted."""
+        flat = self._flat()
+        return flat, self._parts(flat)
+
+    def _summed(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is accumulated, with what was held until now."""
+        for name, gradient in self._held.items():
+            self._total[1][name].copy_(gradient)
+        self._held = {}
+        return self._total
 
     def collect(self) -> None:
         """Adds the network's gradients to those collected before and clears them; once after each micro-batch's backward."""
@@ -144,8 +149,8 @@ class AdamW:
         if self.fresh:
             self._begin(found)
         elif found:
-            parts = self._parts(self.sums)
-            sums = [parts[n] for n in found]
+            _, totals = self._summed()
+            sums = [totals[n] for n in found]
             torch._foreach_add_(sums, [g.to(s.dtype) for g, s in zip(found.values(), sums, strict=True)])
         self.fresh = False
         for parameter in self.parameters.values():
@@ -157,7 +162,7 @@ class AdamW:
         if self._pass is not None and len(found) == len(self.parameters) and all(g.dtype in _PASSED for g in found.values()):
             self._held = {n: g.contiguous() for n, g in found.items()}
             return
-        for name, total in self._parts(self.sums).items():
+        for name, total in self._summed()[1].items():
             if name in found:
                 total.copy_(found[name])
             else:
@@ -196,14 +201,14 @@ class AdamW:
 
     def _passed(self, learning_rate: float, excess: Tensor) -> bool:
         """By `train.adamw`."""
-        c, one = self.config, np.float32(1)
+        c, scale = self.config, np.float32(1) / np.float32(excess.item())
         step, spread = learning_rate / (1 - c.beta1**self.steps), 1 / math.sqrt(1 - c.beta2**self.steps)
         settings = [np.float32(x) for x in (c.beta1, c.beta2, step, spread, c.epsilon)]
         sound, gradients = True, self.gradients
         for name, master in self.masters.items():
             keep = np.float32(1 - learning_rate * (c.weight_decay if decays(name, master) else 0.0))
             tensors = (master, *self.moments[name], gradients[name], self.parameters[name].data)
-            sound &= self._pass.update(*map(_numbers, tensors), one / np.float32(excess.item()), keep, *settings)
+            sound &= self._pass.update(*map(_numbers, tensors), scale, keep, *settings)
         return sound
 
     def _fused(self, learning_rate: float, excess: Tensor) -> bool:

@@ -15,30 +15,16 @@ from lexloom.errors import ConfigError
 from lexloom.train.log import read
 from lexloom.train.parallel import wanted
 from tests import tiny
-
-# rows a step, rows a micro-batch, dtype, steps
-CASES = [[12, 4, "float64", 50], [7, 3, "float64", 10], [1, 8, "float64", 6], [12, 12, "float32", 1], [5, 2, "float32", 1]]
-
-
-def run(processes: int, out: Path) -> list[list[dict[str, Any]]]:
-    """What each process found: a list over the cases."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, str(Path(__file__).with_name("worker.py")), str(out), json.dumps(CASES)]
-    done = subprocess.run(
-        command, cwd=tiny.ROOT, env={**tiny.ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(path.read_text()) for path in sorted(out.glob(f"rank-*-of-{processes}.json"))]
-
+from tests.dist.ranks import CASES, run
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run(1, tmp_path_factory.mktemp("alone"))[0]
+    return run("worker.py", 1, tmp_path_factory.mktemp("alone"), CASES)[0]
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_take_the_steps_of_one(processes: int, alone: list[dict[str, Any]], tmp_path: Path) -> None:
-    ranks = run(processes, tmp_path)
+    ranks = run("worker.py", processes, tmp_path, CASES)
     assert len(ranks) == processes
     for case, expected, *found in zip(CASES, alone, *ranks, strict=True):
         for other in found[1:]:

@@ -17,6 +17,7 @@ from lexloom.runs.training import EVALUATIONS
 from lexloom.train import checkpoint, slices
 from lexloom.train.log import read
 from tests import tiny
+from tests.unfinished import unfinished
 from tests.dist.test_ranks import finish, ranks, start, wait_for_step
 from tests.kill.test_kill import outcome
 
@@ -56,9 +57,8 @@ def test_a_time_budget_holds_for_two_processes(tmp_path: Path) -> None:
     assert plan is not None and plan.seconds == 4.0 and len(read(run)) == plan.steps
     assert sum("validation" in line for line in read(run)) >= min(EVALUATIONS, plan.steps)
     # As a run is that was killed before its first checkpoint, on a day when the machine had promised thirty steps.
-    for name in ("checkpoints", "bundle"):
-        shutil.rmtree(run / name)
-    files.write_json(run / "stage.json", {**files.read_json(run / "stage.json"), "finished": False})
+    shutil.rmtree(run / "checkpoints")
+    unfinished(run)
     Plan(3600.0, 30, 0.01).save(run)
     finish(start(tmp_path, "run", 2, settings))
     plan = budget.saved(run)

@@ -14,23 +14,8 @@ import torch
 
 from lexloom.train import checkpoint, slices
 from tests import tiny
+from tests.dist.ranks import CASES, run
 from tests.train.test_slices import saved
-
-# rows a step, rows a micro-batch, dtype, steps: ragged; not divisible; one process without a row, where every third step has no target
-CASES = [[12, 4, "float64", 50], [7, 3, "float64", 10], [1, 8, "float64", 6], [12, 12, "float32", 1], [5, 2, "float32", 1]]
-
-
-def run(processes: int, out: Path, jobs: list[list[Any]]) -> list[list[dict[str, Any]]]:
-    """What each process found: a list over the jobs."""
-    out.mkdir(exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, str(Path(__file__).with_name("shards.py")), str(out), json.dumps(jobs)]
-    done = subprocess.run(
-        command, cwd=tiny.ROOT, env={**tiny.ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(path.read_text()) for path in sorted(out.glob(f"rank-*-of-{processes}.json"))]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> list[dict[str, Any]]:
     """One process: the cases, and a checkpoint at step 4."""
-    return run(1, folder / "alone", [*(["train", *case] for case in CASES), ["save", str(folder / "by-one"), None, 4]])[0]
+    return run("shards.py", 1, folder / "alone", [*(["train", *case] for case in CASES), ["save", str(folder / "by-one"), None, 4]])[0]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +35,7 @@ def two(folder: Path, alone: list[dict[str, Any]]) -> list[list[dict[str, Any]]]
     jobs = [["save", str(folder / name), begin and str(folder / begin), to] for name, begin, to in saves]
     saved(folder / "foreign", 4)
     jobs += [["full", str(folder / "full")], ["poison"], ["foreign", str(folder / "foreign")]]
-    return run(2, folder / "two", [*(["train", *case] for case in CASES), *jobs])
+    return run("shards.py", 2, folder / "two", [*(["train", *case] for case in CASES), *jobs])
 
 
 def test_two_processes_with_half_the_weights_take_the_steps_of_one(alone: list[dict[str, Any]], two: list[list[dict[str, Any]]]) -> None:
@@ -94,7 +79,7 @@ def test_a_checkpoint_of_one_is_taken_over_by_two(folder: Path, two: list[list[d
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_checkpoint_of_two_is_read_by_any_number(processes: int, folder: Path, two: list[list[dict[str, Any]]]) -> None:
     there = f"by-{processes}-again"
-    ranks = run(processes, folder / f"read-by-{processes}", [["save", str(folder / there), str(folder / "by-two"), 4]])
+    ranks = run("shards.py", processes, folder / f"read-by-{processes}", [["save", str(folder / there), str(folder / "by-two"), 4]])
     assert len(ranks) == processes
     before, after = read(folder / "by-two"), read(folder / there)
     assert equal(before.masters, after.masters) and equal(before.moments, after.moments)

@@ -46,13 +46,19 @@ def outcome(run: Path) -> dict[str, object]:
 
 
 def logged(run: Path) -> int:
-    """Steps in all logs."""
-    return sum(log.read_bytes().count(b"\n") for log in run.rglob("metrics.jsonl"))
+    """Steps in all logs. Old checkpoints go while this looks, at which `os.walk` passes over them and `Path.rglob` raises."""
+    logs = [Path(folder, "metrics.jsonl") for folder, _, names in os.walk(run) if "metrics.jsonl" in names]
+    return sum(log.read_bytes().count(b"\n") for log in logs)
 
 
 def saving(run: Path) -> bool:
     """Whether a checkpoint is being written."""
-    return any(any(folder.glob(".*.part")) for folder in run.rglob("checkpoints"))
+    return any(
+        name.startswith(".") and name.endswith(".part")
+        for folder, folders, _ in os.walk(run)
+        if Path(folder).name == "checkpoints"
+        for name in folders
+    )
 
 
 class Process:

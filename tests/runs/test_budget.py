@@ -17,6 +17,7 @@ from lexloom.runs.training import EVALUATIONS
 from lexloom.train.log import read
 from lexloom.train.settings import FinetuneConfig, PretrainConfig
 from tests import tiny
+from tests.unfinished import unfinished
 
 
 def test_the_steps_that_fit() -> None:
@@ -73,9 +74,8 @@ def test_a_restart_keeps_the_plan(tmp_path: Path) -> None:
     recipe = tiny.write(tmp_path, text)
     run = Path(str(lexloom.pretrain(recipe, out=tmp_path / "run", settings=["pretrain.train.budget=4s"])))
     # As a run is that was killed before its first checkpoint, on a day when the machine had promised thirty steps.
-    for name in ("checkpoints", "bundle"):
-        shutil.rmtree(run / name)
-    files.write_json(run / "stage.json", {**files.read_json(run / "stage.json"), "finished": False})
+    shutil.rmtree(run / "checkpoints")
+    unfinished(run)
     Plan(3600.0, 30, 0.01).save(run)
     lexloom.pretrain(recipe, out=run, settings=["pretrain.train.budget=4s"])
     plan = budget.saved(run)

@@ -20,9 +20,9 @@ from lexloom.compute import Compute
 from lexloom.console import Console
 from lexloom.errors import CheckpointError, ConfigError
 from lexloom.runs.machine import Machine
-from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
+from tests.unfinished import back_to
 
 QUIET = Console(quiet=True)
 SETTINGS = ["pretrain.train={steps: 9, batch_tokens: 256, length: 32, save_every: 3, checkpoints: 9}", "finetune={}"]
@@ -63,17 +63,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(whole: Path) -> Iterator[Path]:
     """The run as it was when it had just saved step 6."""
     out = Path(shutil.copytree(whole, whole.with_name("begun")))
-    back(out / "pretrain", 6)
+    back_to(out / "pretrain", 6)
     yield out
     shutil.rmtree(out)
-
-
-def back(folder: Path, step: int) -> None:
-    for number, path in checkpoint.whole(folder / "checkpoints"):
-        if number > step:
-            files.remove(path)
-    files.remove(folder / "bundle")
-    files.write_json(folder / "stage.json", {**files.read_json(folder / "stage.json"), "finished": False})
 
 
 def go(out: Path, *settings: str, **options: Any) -> None:

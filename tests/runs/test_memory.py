@@ -23,9 +23,9 @@ from lexloom import files
 from lexloom.console import Console
 from lexloom.models.bert import Bert
 from lexloom.runs.room import BATCH_TOKENS
-from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
+from tests.unfinished import back_to
 
 QUIET = Console(quiet=True)
 SETTINGS = [
@@ -114,15 +114,6 @@ def test_a_resumed_run_keeps_the_size_and_so_the_bits(whole: Path, tight: tuple[
     back_to(out / "pretrain", 8)
     run(out, "finetune={}")  # there is memory now
     assert validations(out / "pretrain") == expected
-
-
-def back_to(folder: Path, step: int) -> None:
-    """A training as it was when it had just saved a step."""
-    for number, path in checkpoint.whole(folder / "checkpoints"):
-        if number > step:
-            files.remove(path)
-    files.remove(folder / "bundle")
-    files.write_json(folder / "stage.json", {**files.read_json(folder / "stage.json"), "finished": False})
 
 
 @pytest.mark.parametrize("stage", STAGES)

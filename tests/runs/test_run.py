@@ -20,6 +20,7 @@ from lexloom.runs import recipe
 from lexloom.runs.run import Run
 from lexloom.train.log import read
 from tests import tiny
+from tests.unfinished import unfinished
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +108,7 @@ def test_what_alarms_compare_with_is_found_once(done: Path, tmp_path: Path, caps
     found = files.read_json(out / "pretrain/alarms.json")
     assert found["repeated"] == 0 and found["rows"] > 100 and set(found["blind"]) == {"masked-lm", "next-sentence"}
     files.write_json(out / "pretrain/alarms.json", {**found, "repeated": 0.5})
-    files.remove(out / "pretrain/bundle")
-    files.write_json(out / "pretrain/stage.json", {**files.read_json(out / "pretrain/stage.json"), "finished": False})
+    unfinished(out / "pretrain")
     lexloom.run(done.parent / "recipe.yaml", out=out)
     assert "50% of" in capsys.readouterr().err, "the rows were read again"
 
