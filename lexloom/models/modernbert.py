@@ -123,8 +123,8 @@ class Block(nn.Module):
         self.attention = RotarySelfAttention(d, c.num_attention_heads, bias=c.attention_bias, dropout=attention_p, site=site)
         self.attention_dropout = Dropout(attention_p, site + 1)
         self.norm = nn.LayerNorm(d, eps=c.norm_eps, bias=c.norm_bias)
-        p = {"dropout": c.mlp_dropout, "site": site + 2}
-        self.feed_forward = GatedFeedForward(d, c.intermediate_size, act=c.hidden_activation, bias=c.mlp_bias, **p)
+        inner, act, p = c.intermediate_size, c.hidden_activation, c.mlp_dropout
+        self.feed_forward = GatedFeedForward(d, inner, act=act, bias=c.mlp_bias, dropout=p, site=site + 2)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, row_keys: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""

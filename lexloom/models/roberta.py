@@ -196,10 +196,10 @@ class Roberta(Architecture):
         Raises:
             ConfigError: the tokenizer has no padding token to count from.
         """
-        if "pad" in ids and ids["pad"] is None:
+        pad = ids.get("pad", model.get("pad_token_id", RobertaConfig.model_fields["pad_token_id"].default))
+        if pad is None:
             hint = "name one as pad_token in tokenizer_config.json, or train a tokenizer that has one"
             raise ConfigError("roberta counts positions from the id of the padding token, and this tokenizer has none", hint=hint)
-        pad = ids.get("pad", model.get("pad_token_id", RobertaConfig.model_fields["pad_token_id"].default))
         return super().fitted(model, length=length + pad + 1, vocabulary=vocabulary, ids=ids)
 
     def forward(self, batch: Mapping[str, Tensor], *, layers: bool = False) -> Output:
