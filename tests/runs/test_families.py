@@ -65,3 +65,9 @@ def test_from_a_checkpoint_on_it_ends_in_the_same_bits(done: Path, tmp_path: Pat
     lexloom.run(done.parent / "recipe.yaml", out=out)
     assert files.digest(out / "pretrain/bundle/model.safetensors") == files.digest(done / "pretrain/bundle/model.safetensors")
     assert [line["loss"] for line in read(out / "pretrain")] == [line["loss"] for line in read(done / "pretrain")]
+
+
+def test_what_it_takes_is_known_before_there_is_a_tokenizer(done: Path) -> None:
+    found = lexloom.check(done.parent / "recipe.yaml", settings=["name=another"])
+    assert found.exit_code == 0, [finding.what for finding in found.found]
+    assert any(table.title.startswith("memory of") for table in found.tables)
