@@ -69,5 +69,5 @@ def test_from_a_checkpoint_on_it_ends_in_the_same_bits(done: Path, tmp_path: Pat
 
 def test_what_it_takes_is_known_before_there_is_a_tokenizer(done: Path) -> None:
     found = lexloom.check(done.parent / "recipe.yaml", settings=["name=another"])
-    assert found.exit_code == 0, [finding.what for finding in found.found]
+    assert found.of("model") == []  # the data, made up and the same in train and test, have findings of their own
     assert any(table.title.startswith("memory of") for table in found.tables)
