@@ -14,8 +14,12 @@ import torch
 
 from lexloom.train import checkpoint, slices
 from tests import tiny
-from tests.dist.ranks import CASES, run
+from tests.dist import ranks
 from tests.train.test_slices import saved
+
+# families with parts of their own: a bias under two names, layers of two kinds
+CASES = [*ranks.CASES, [7, 3, "float64", 10, "roberta"], [7, 3, "float64", 10, "modernbert"]]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> list[dict[str, Any]]:
     """One process: the cases, and a checkpoint at step 4."""
-    return run("shards.py", 1, folder / "alone", [*(["train", *case] for case in CASES), ["save", str(folder / "by-one"), None, 4]])[0]
+    return ranks.run("shards.py", 1, folder / "alone", [*(["train", *case] for case in CASES), ["save", str(folder / "by-one"), None, 4]])[0]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def two(folder: Path, alone: list[dict[str, Any]]) -> list[list[dict[str, Any]]]
     jobs = [["save", str(folder / name), begin and str(folder / begin), to] for name, begin, to in saves]
     saved(folder / "foreign", 4)
     jobs += [["full", str(folder / "full")], ["poison"], ["foreign", str(folder / "foreign")]]
-    return run("shards.py", 2, folder / "two", [*(["train", *case] for case in CASES), *jobs])
+    return ranks.run("shards.py", 2, folder / "two", [*(["train", *case] for case in CASES), *jobs])
 
 
 def test_two_processes_with_half_the_weights_take_the_steps_of_one(alone: list[dict[str, Any]], two: list[list[dict[str, Any]]]) -> None:
@@ -79,7 +83,7 @@ def test_a_checkpoint_of_one_is_taken_over_by_two(folder: Path, two: list[list[d
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_checkpoint_of_two_is_read_by_any_number(processes: int, folder: Path, two: list[list[dict[str, Any]]]) -> None:
     there = f"by-{processes}-again"
-    ranks = run("shards.py", processes, folder / f"read-by-{processes}", [["save", str(folder / there), str(folder / "by-two"), 4]])
+    ranks = ranks.run("shards.py", processes, folder / f"read-by-{processes}", [["save", str(folder / there), str(folder / "by-two"), 4]])
     assert len(ranks) == processes
     before, after = read(folder / "by-two"), read(folder / there)
     assert equal(before.masters, after.masters) and equal(before.moments, after.moments)
