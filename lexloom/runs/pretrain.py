@@ -260,7 +260,7 @@ def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> t
 
 def _packing(shards: Split, objective: Objective, train: PretrainConfig, length: int, seed: int) -> Packing:
     kind = "sentence-pairs" if objective.rows == "sentence-pair" else "blocks"
-    config = PackingConfig.read({"kind": kind, "length": length, "documents": train.documents})
+    config = PackingConfig.read({"kind": kind, "length": length, "documents": train.documents, "specials": objective.specials})
     return ensure_packing(shards, config, seed=seed)
 
 

@@ -116,7 +116,7 @@ def _first(plan: Plan, phase: Phase, run: Path, findings: Findings) -> Start | N
 
 def _made_up(vocabulary_size: int) -> Vocabulary:
     special = range(min(5, vocabulary_size))
-    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), {"input_ids": 0, "token_type_ids": 0})
+    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), {"input_ids": 0, "token_type_ids": 0}, 0)
 
 
 def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text | None:
