@@ -19,7 +19,7 @@ from lexloom.hub import card, weights
 from lexloom.hub.pooling import Pooling
 from lexloom.models.base import ARCHITECTURES, Architecture, Network
 from lexloom.objectives.base import Vocabulary
-from lexloom.tasks.base import TASKS, Task, run
+from lexloom.tasks.base import TASKS, Task, plain_task, run
 from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.tokenizer import Tokenizer
@@ -27,8 +27,6 @@ from lexloom.text.tokenizer import Tokenizer
 OWN = "lexloom.json"
 # Settings on disk that change what a network computes, and the only values this version computes.
 _SUPPORTED = {"position_embedding_type": ("absolute", None), "is_decoder": (False, None), "add_cross_attention": (False, None)}
-# The task that a class answers where the folder does not say.
-_TASK_OF_ROLE = {"sequence-classification": "text-classification", "masked-lm": "fill-mask"}
 
 
 @dataclass
@@ -286,11 +284,7 @@ def _task(own: Mapping[str, Any], roles: frozenset[str], labels: list[str], toke
     if own.get("task"):
         kind = TASKS.get(own["task"]["name"])
         return kind(kind.Config.read(own["task"]["config"]), vocabulary, own["task"]["labels"])
-    for role, name in _TASK_OF_ROLE.items():
-        if role in roles:
-            kind = TASKS.get(name)
-            return kind(kind.Config(), vocabulary, labels if role.endswith("classification") else ())
-    return None
+    return plain_task(roles, vocabulary, labels)
 
 
 def _name_of(task: Task) -> str:

@@ -65,6 +65,7 @@ class Architecture(nn.Module):
     PREFIX: ClassVar[str]  # what stands before the backbone's names when there are heads
     WEIGHTS: ClassVar[Sequence[Weight]]  # of the backbone; names on disk without PREFIX
     HEAD_WEIGHTS: ClassVar[Mapping[str, Sequence[Weight]]]  # by role; names on disk in full
+    KEPT: ClassVar[frozenset[str]] = frozenset({"masked-lm", "next-sentence", "causal-lm"})  # roles whose heads go on from a bundle's
     ALIASES: ClassVar[Sequence[tuple[str, str]]] = ()  # old endings on disk -> new ones
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     TINY: ClassVar[Mapping[str, Any]] = {}  # settings of a network for tests
@@ -77,6 +78,20 @@ class Architecture(nn.Module):
         super().__init__()
         self.config = config
 
+    @classmethod
+    def fitted(cls, model: Mapping[str, Any], *, length: int, vocabulary: int, ids: Mapping[str, int | None]) -> dict[str, Any]:
+        """A recipe's settings, with what text and tokenizer decide under the names that this Config has for it.
+
+        Args:
+            model: what the recipe says; it may ask for more positions than training needs.
+            length: T, the longest row of training.
+            vocabulary: V.
+            ids: role of a special token (`pad`, `cls`, …) -> its id, or None where there is no such token; empty where there is no
+                tokenizer yet. Each is `<role>_token_id` of the Config, if that has it.
+        """
+        special = {f"{role}_token_id": number for role, number in ids.items() if f"{role}_token_id" in cls.Config.model_fields}
+        return {"max_position_embeddings": length, **model, "vocab_size": vocabulary, **special}
+
     def forward(self, batch: Mapping[str, Tensor], *, layers: bool = False) -> Output:
         """Runs the network on a batch; `layers` asks for every layer's states."""
         raise NotImplementedError
@@ -84,6 +99,10 @@ class Architecture(nn.Module):
     def head(self, role: str, labels: int) -> nn.Module:
         """A new head for a role; `labels` is the number of classes where that means something."""
         raise NotImplementedError
+
+    def spread(self, name: str) -> float:
+        """The standard deviation that a weight of the network starts with: the same for all, unless the architecture knows better."""
+        return float(getattr(self.config, "initializer_range", 0.02))
 
     def imitate(self, seed: int) -> None:
         """Gives freshly drawn weights what trained networks of this kind have in common, where the architecture knows how."""
@@ -199,17 +218,11 @@ class Network(nn.Module):
         """
         other = Network.build(type(self.backbone), self.backbone.config, roles, labels=labels, seed=seed)
         mine, theirs = self.state_dict(), other.state_dict()
-        shared = {n: t for n, t in mine.items() if n in theirs and theirs[n].shape == t.shape and not _is_task_head(n)}
+        fresh = tuple(f"heads.{role}." for role in other.roles - type(self.backbone).KEPT)
+        shared = {n: t for n, t in mine.items() if n in theirs and theirs[n].shape == t.shape and not n.startswith(fresh)}
         other.load_state_dict(shared, strict=False)
         other.to(next(self.parameters()).dtype)
         return other, sorted(n for n, _ in other.named_parameters() if n not in shared)  # where it is tied, a matrix has one name
-
-
-_PRETRAINED_HEADS = ("heads.masked-lm.", "heads.next-sentence.", "heads.causal-lm.")
-
-
-def _is_task_head(name: str) -> bool:
-    return name.startswith("heads.") and not name.startswith(_PRETRAINED_HEADS)
 
 
 def _numbers(row: Weight, blocks: int) -> Iterable[int]:
@@ -222,14 +235,14 @@ def _placed(row: Weight, i: int, prefix: str) -> Weight:
 
 
 def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = None) -> None:
-    """Draws every weight from (seed, its name): normal with the config's `initializer_range`; norms start at 1, biases at 0.
+    """Draws every weight from (seed, its name): normal, as wide as the architecture's `spread` says; norms start at 1, biases at 0.
 
     A whole network whose config says `initialization: mimetic` is then given the starting values of its architecture's `imitate`.
 
     Raises:
         WeightsError: a parameter is still without storage.
     """
-    std = getattr(getattr(network, "backbone", network).config, "initializer_range", 0.02)
+    backbone: Any = getattr(network, "backbone", network)
     chosen = None if only is None else set(only)
     for name, parameter in network.named_parameters():
         if chosen is not None and name not in chosen:
@@ -242,8 +255,7 @@ def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = No
             elif "norm" in name.rsplit(".", 2)[-2]:
                 parameter.fill_(1.0)
             else:
-                parameter.copy_(normal(parameter.shape, seed, name, std))
-    backbone: Any = getattr(network, "backbone", network)
+                parameter.copy_(normal(parameter.shape, seed, name, backbone.spread(name)))
     if only is None and getattr(backbone.config, "initialization", "normal") == "mimetic":
         backbone.imitate(seed)
 

@@ -24,7 +24,7 @@ from lexloom.runs.origin import visits
 from lexloom.runs.run import Run, Work, tokenizer_report
 from lexloom.runs.stage import Stage, content, pathless
 from lexloom.runs.training import EVALUATIONS, Trained, Training, Validation, install
-from lexloom.tasks.base import TASKS
+from lexloom.tasks.base import plain_task
 from lexloom.text.corpus import Corpus
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing
 from lexloom.text.shards import Shards, Split, write_shards
@@ -246,13 +246,8 @@ def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> t
         return network, f"new weights: {', '.join(new)}" if new else "all weights come from the bundle"
     assert phase.kind is not None  # components.settle gives one or the other
     longest = max(phase.train.lengths)
-    settings = {
-        "max_position_embeddings": longest,
-        **phase.model,
-        "vocab_size": len(inputs.tokenizer),
-        "pad_token_id": inputs.tokenizer.pad_id,
-    }
-    config = phase.kind.Config.read(settings)
+    words = inputs.tokenizer
+    config = phase.kind.Config.read(phase.kind.fitted(phase.model, length=longest, vocabulary=len(words), ids=words.ids))
     if missing := objective.needs - phase.kind.ABILITIES:
         raise ConfigError(f"{phase.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing))
     return Network.build(phase.kind, config, roles, seed=inputs.seed), ""
@@ -335,10 +330,7 @@ def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> 
 
 def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
     tokenizer = inputs.tokenizer if inputs.start is not None else inputs.tokenizer.with_max_length(longest)
-    task = None
-    if "masked-lm" in network.roles:
-        kind = TASKS.get("fill-mask")
-        task = kind(kind.Config(), Vocabulary.of(tokenizer))
+    task = plain_task(network.roles, Vocabulary.of(tokenizer))
     return Bundle(network, tokenizer, task, extra=inputs.start.extra if inputs.start else {})
 
 

@@ -5,7 +5,7 @@ Letters: B rows, T tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,7 @@ class Task(Objective):
         primary: the metric by which models are compared, higher is better.
         pipeline: the name of the `transformers` pipeline whose answers it copies.
         trained: whether it is fine-tuned; False for tasks that a pre-trained head answers as it is.
+        plain: whether it is what a folder answers that has a head for its role and does not say its task.
         SAMPLE: a few labelled rows that show its columns; the contract tests run on them.
 
     Args:
@@ -41,6 +42,7 @@ class Task(Objective):
     primary: ClassVar[str]
     pipeline: ClassVar[str]
     trained: ClassVar[bool] = True
+    plain: ClassVar[bool] = False
     SAMPLE: ClassVar[Sequence[Row]] = ()
 
     def __init__(self, config: Any, vocabulary: Vocabulary, labels: Sequence[str] = ()) -> None:
@@ -95,6 +97,19 @@ class Task(Objective):
 
 
 TASKS: Registry[type[Task]] = Registry("task", "TASKS", "lexloom.tasks")
+
+
+def plain_task(roles: Collection[str], vocabulary: Vocabulary, labels: Sequence[str] | None = None) -> Task | None:
+    """The task that a network with heads for these roles answers where nothing says which; None where there is none.
+
+    Args:
+        labels: names of its classes; without, a task that is fine-tuned is out of the question.
+    """
+    for name in TASKS.names():
+        kind = TASKS.get(name)
+        if kind.plain and kind.role in roles and (labels is not None or not kind.trained):
+            return kind(kind.Config(), vocabulary, labels if kind.trained and labels else ())
+    return None
 
 
 SHAPE_TOKENS = 256

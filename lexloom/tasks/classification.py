@@ -54,6 +54,7 @@ class TextClassification(Task):
     roles: ClassVar[tuple[str, ...]] = ("sequence-classification",)
     primary = "accuracy"
     pipeline = "text-classification"
+    plain = True
     problem_type = "single_label_classification"
     SAMPLE: ClassVar[Sequence[Row]] = (
         {"text": "a warm and funny film", "label": "good"},

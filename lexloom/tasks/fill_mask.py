@@ -44,6 +44,7 @@ class FillMask(Task):
     roles: ClassVar[tuple[str, ...]] = ("masked-lm",)
     primary = "accuracy"
     pipeline = "fill-mask"
+    plain = True
     trained = False
     SAMPLE: ClassVar[Sequence[Row]] = (
         {"text": "The capital of France is [MASK].", "label": "paris"},

@@ -64,12 +64,15 @@ class Tokenizer:
 
     `Tokenizer.load(folder)` opens any Hugging Face folder; `train_tokenizer` makes a new one. It is not changed by use, and may be used by
     many threads; `tokenizers` brings its own threads (the variables TOKENIZERS_PARALLELISM and RAYON_NUM_THREADS are its own too).
+
+    Attributes:
+        ids: role of a special token -> its id, or None where there is no such token.
     """
 
     def __init__(self, folder: TokenizerFolder) -> None:
         self.folder, self.backend, self.roles = folder, folder.backend, dict(folder.roles)
-        ids = {role: self.backend.token_to_id(self.roles[role]) if role in self.roles else None for role in ROLES}
-        self.bos_id, self.eos_id, self.unk_id, self.sep_id, self.pad_id, self.cls_id, self.mask_id = (ids[role] for role in ROLES)
+        self.ids = {role: self.backend.token_to_id(self.roles[role]) if role in self.roles else None for role in ROLES}
+        self.bos_id, self.eos_id, self.unk_id, self.sep_id, self.pad_id, self.cls_id, self.mask_id = (self.ids[role] for role in ROLES)
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:

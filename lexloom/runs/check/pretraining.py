@@ -107,7 +107,8 @@ def _first(plan: Plan, phase: Phase, run: Path, findings: Findings) -> Start | N
             raise ConfigError("this phase has no model")
         size = len(tokenizer) if tokenizer is not None else plan.recipe.tokenizer.vocab_size if plan.recipe.tokenizer else 0
         longest = max(phase.train.lengths)
-        config = phase.kind.Config.read({"max_position_embeddings": longest, **phase.model, "vocab_size": size})
+        ids = tokenizer.ids if tokenizer is not None else {}
+        config = phase.kind.Config.read(phase.kind.fitted(phase.model, length=longest, vocabulary=size, ids=ids))
         return Start(phase.kind, config, tokenizer, longest)
     except LexloomError as error:
         findings.take(error, "model", where)
