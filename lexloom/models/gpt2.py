@@ -55,11 +55,8 @@ class GPT2Config(Config):
     @model_validator(mode="before")
     @classmethod
     def _by_other_names(cls, values: Any) -> Any:
-        """Sizes under the names that other architectures have for them; where both stand, GPT-2's own counts."""
-        if not isinstance(values, dict):
-            return values
-        kept = {name: value for name, value in values.items() if name not in _OTHER_NAMES}
-        return {_OTHER_NAMES[name]: value for name, value in values.items() if name in _OTHER_NAMES} | kept
+        """Sizes under the names that other architectures have for them; of two names for one the later counts, as of two values."""
+        return {_OTHER_NAMES.get(name, name): value for name, value in values.items()} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -208,7 +205,7 @@ class GPT2(Architecture):
         raise unknown("head of gpt2", role, self.HEAD_WEIGHTS)
 
     def spread(self, name: str) -> float:
-        """What is added to the sum of all layers starts smaller, by the root of how many terms it has (Radford et al. 2019, section 2.3)."""
+        """What layers add to their sum starts smaller, by the root of how many terms there are (Radford et al. 2019, section 2.3)."""
         terms = 2 * self.config.n_layer if name.endswith((".attention.out.weight", ".down.weight")) else 1
         return float(self.config.initializer_range * terms**-0.5)
 
