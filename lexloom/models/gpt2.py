@@ -30,6 +30,11 @@ _OTHER_NAMES = {
 }
 
 
+def _by_own_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes under the names of GPT-2; of two names for one the later counts."""
+    return {_OTHER_NAMES.get(name, name): value for name, value in values.items()}
+
+
 class GPT2Config(Config):
     """Sizes of a GPT-2, under the names of its published `config.json`."""
 
@@ -55,8 +60,7 @@ class GPT2Config(Config):
     @model_validator(mode="before")
     @classmethod
     def _by_other_names(cls, values: Any) -> Any:
-        """Sizes under the names that other architectures have for them; of two names for one the later counts, as of two values."""
-        return {_OTHER_NAMES.get(name, name): value for name, value in values.items()} if isinstance(values, dict) else values
+        return _by_own_names(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -171,6 +175,11 @@ class GPT2(Architecture):
         self.embedding_dropout = Dropout(config.embd_pdrop, 0)
         self.blocks = nn.ModuleList(PreNormBlock(config, i, 1 + i * PreNormBlock.sites) for i in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+
+    @classmethod
+    def fitted(cls, model: Mapping[str, Any], *, length: int, vocabulary: int, ids: Mapping[str, int | None]) -> dict[str, Any]:
+        """See `Architecture.fitted`; what the recipe says of positions counts under either name."""
+        return super().fitted(_by_own_names(model), length=length, vocabulary=vocabulary, ids=ids)
 
     def forward(self, batch: Mapping[str, Tensor], *, layers: bool = False, cache: Cache | None = None) -> Output:
         """Reads a batch, or the next tokens of one whose past a cache holds.

@@ -63,6 +63,8 @@ class LlamaConfig(Config):
             scaling = {"rope_type": kind} | {name: value for name, value in scaling.items() if name not in ("rope_type", "type")}
             if (theta := scaling.pop("rope_theta", None)) is not None:
                 found["rope_theta"] = theta
+            if unknown := sorted(set(scaling) - set(RotaryScaling.model_fields)):
+                raise ValueError(f"rotary positions without {' and '.join(unknown)}")
             found["rope_scaling"] = None if scaling == {"rope_type": "default"} else scaling
         return found
 

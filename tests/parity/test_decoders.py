@@ -197,3 +197,11 @@ def test_a_text_over_the_context_is_named(name: str) -> None:
     network = Network.build(kind, kind.Config.read(dict(kind.TINY)), (), seed=1)
     with pytest.raises(LexloomError, match="longer than the model's context"):
         network.backbone({"input_ids": torch.zeros(1, 33, dtype=torch.int64)})
+
+
+def test_sizes_of_gpt2_have_two_names() -> None:
+    kind = ARCHITECTURES.get("gpt2")
+    fitted = kind.fitted({**kind.TINY, "num_hidden_layers": 5, "max_position_embeddings": 64}, length=16, vocabulary=70, ids={"eos": 4})
+    config = kind.Config.read(fitted)
+    assert (config.n_layer, config.n_positions, config.n_embd, config.vocab_size, config.eos_token_id) == (5, 64, 24, 70, 4)
+    assert kind.Config.read(kind.fitted({"n_layer": 1}, length=16, vocabulary=70, ids={})).n_positions == 16

@@ -12,6 +12,7 @@ import lexloom
 from lexloom import files
 from lexloom.errors import LexloomError
 from lexloom.hub.bundle import Bundle
+from lexloom.runs.check import check
 from lexloom.text.pack import open_packing
 from lexloom.text.shards import Shards
 from lexloom.train.log import read
@@ -94,6 +95,8 @@ def test_an_encoder_and_a_tokenizer_without_an_end_are_refused(tmp_path: Path) -
     recipe = tiny.write(tmp_path, RECIPE.replace("MODEL", "kind: bert, preset: bert-tiny"))
     with pytest.raises(LexloomError, match="cannot learn this objective"):
         lexloom.run(recipe, out=tmp_path / "one")
+    assert [one.cause for one in check(tiny.write(tmp_path, RECIPE.replace("MODEL", MODELS["gpt2"]))).found if one.level == "error"] == []
     recipe = tiny.write(tmp_path, RECIPE.replace("MODEL", MODELS["gpt2"]).replace("byte-bpe", "wordpiece"))
+    assert any("end token" in one.what for one in check(recipe).found if one.level == "error")
     with pytest.raises(LexloomError, match="needs an end token"):
         lexloom.run(recipe, out=tmp_path / "two")
