@@ -5,7 +5,8 @@ Letters: B rows, T tokens, D width, V vocabulary, K labels, N any leading dimens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -100,6 +101,14 @@ class TextClassificationHead(nn.Module):
         return self.linear(self.inner_dropout(torch.tanh(self.dense(self.dropout(x, row_keys))), row_keys))
 
 
+def _first(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return tensors[:1]
+
+
+def _twice(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return [tensors[0], tensors[0]]
+
+
 _L = "encoder.layer.{i}."
 _B = "blocks.{i}."
 _ENDS = ("weight", "bias")
@@ -141,7 +150,9 @@ class Roberta(Architecture):
             *_both("lm_head.dense", "heads.masked-lm.dense"),
             *_both("lm_head.layer_norm", "heads.masked-lm.norm"),
             same("lm_head.decoder.weight", "heads.masked-lm.weight"),
-            same("lm_head.bias", "heads.masked-lm.bias"),
+            replace(same("lm_head.bias", "heads.masked-lm.bias"), when="tied"),
+            # Untied, the class on disk holds the bias twice and reads the decoder's.
+            Weight(("lm_head.decoder.bias", "lm_head.bias"), ("heads.masked-lm.bias",), _first, _twice, "untied"),
         ],
         "sequence-classification": [
             *_both("classifier.dense", "heads.sequence-classification.dense"),
@@ -196,10 +207,10 @@ class Roberta(Architecture):
         Raises:
             ConfigError: the tokenizer has no padding token to count from.
         """
-        if "pad" in ids and ids["pad"] is None:
+        pad = ids.get("pad", model.get("pad_token_id", RobertaConfig.model_fields["pad_token_id"].default))
+        if pad is None:
             hint = "name one as pad_token in tokenizer_config.json, or train a tokenizer that has one"
             raise ConfigError("roberta counts positions from the id of the padding token, and this tokenizer has none", hint=hint)
-        pad = ids.get("pad", model.get("pad_token_id", RobertaConfig.model_fields["pad_token_id"].default))
         return super().fitted(model, length=length + pad + 1, vocabulary=vocabulary, ids=ids)
 
     def forward(self, batch: Mapping[str, Tensor], *, layers: bool = False) -> Output:

@@ -19,6 +19,15 @@ def padding_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(attention_mask, 0.0, MASKED).to(dtype)[:, None, None, :]
 
 
+def window_bias(length: int, reach: int, attention_mask: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(B, 1, T, T), or (1, 1, T, T) without a mask: 0 where a key is at most `reach` tokens away and no padding, else a large negative."""
+    places = torch.arange(length, device=device)
+    seen = ((places[:, None] - places).abs() <= reach)[None]
+    if attention_mask is not None:
+        seen = seen & attention_mask[:, None, :]
+    return torch.where(seen, 0.0, MASKED).to(dtype)[:, None]
+
+
 def causal_bias(ids: Tensor, attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """What the tokens of a decoder may see: themselves and what stands before them, without padding on either side.
 

@@ -1,7 +1,8 @@
 """Blocks: rows that are stretches of text, as full as can be (Liu et al. 2019, "RoBERTa", FULL-SENTENCES and DOC-SENTENCES).
 
 Where documents are joined, the split is one endless stream with a separator after each document, cut every L positions. A block is
-(first document, place in it, positions). Letters: L positions of a block, D documents.
+(first document, place in it, positions). `sentences: whole` cuts at the ends of sentences, see `full_sentences`, and pads.
+Letters: L positions of a block, D documents.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lexloom.text import full_sentences
 from lexloom.text.encoded import Ragged
 from lexloom.text.shards import Split
 
@@ -38,7 +40,8 @@ def separator(split: Split, config: PackingConfig) -> int | None:
 
 def plan(split: Split, config: PackingConfig, seed: int, counts: Counter[str]) -> Iterator[Arrays]:
     """The arrays of all blocks, part by part."""
-    parts = _joined(split, config, counts) if config.documents == "joined" else _isolated(split, config, counts)
+    cut = _whole if config.sentences == "whole" else _joined if config.documents == "joined" else _isolated
+    parts = cut(split, config, counts)
     documents = np.uint32 if len(split) < 1 << 32 else np.uint64
     lengths = np.uint16 if config.length < 1 << 16 else np.uint32
     counts.update({"rows": 0, "tokens": 0, "dropped_tokens": 0})
@@ -56,6 +59,13 @@ def _sizes(split: Split, config: PackingConfig) -> Iterator[tuple[int, npt.NDArr
         ends = split.token_ends(start, min(start + _DOCUMENTS, len(split)))
         yield start, np.diff(ends, prepend=last) + extra
         last = int(ends[-1])
+
+
+def _whole(split: Split, config: PackingConfig, counts: Counter[str]) -> Iterator[tuple[Any, Any, Any]]:
+    most, marked = room(split, config), separator(split, config) is not None
+    between, ends = marked and config.specials, marked and not config.specials
+    least = max(1, min(config.minimum, most))
+    return full_sentences.cut(split, most, least, joined=config.documents == "joined", between=between, ends=ends, counts=counts)
 
 
 def _isolated(split: Split, config: PackingConfig, counts: Counter[str]) -> Iterator[tuple[Any, Any, Any]]:

@@ -35,6 +35,8 @@ class PackingConfig(Config):
         kind: `blocks`, or `sentence-pairs` for next sentence prediction.
         length: T, special tokens included.
         documents: whether a block may go on into the next document (`joined`, with a separator between) or not (`isolated`).
+        sentences: whether a block may end within a sentence (`cut`), which leaves no padding, or only where one ends (`whole`; Liu et al.
+            2019), but for sentences that are longer than a block.
         specials: the special tokens the tokenizer puts around a text; none for decoders, whose documents end with the end token.
         minimum: shorter rests of a document, or of the whole where joined, are dropped.
         short_share: share of sentence pairs that are shorter than need be, so that a model sees short ones too (Devlin et al. 2018,
@@ -44,6 +46,7 @@ class PackingConfig(Config):
     kind: Literal["blocks", "sentence-pairs"] = "blocks"
     length: Count = 128
     documents: Literal["joined", "isolated"] = "joined"
+    sentences: Literal["cut", "whole"] = Field("cut", exclude_if=lambda value: value == "cut")
     specials: bool = True
     minimum: Count = 8
     short_share: float = Field(0.05, ge=0, le=1)

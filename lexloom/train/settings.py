@@ -56,6 +56,7 @@ class PretrainConfig(TrainConfig):
     epsilon: float = Field(1e-6, gt=0)
     length: Count | dict[int, float] = 128
     documents: Literal["joined", "isolated"] = "joined"
+    sentences: Literal["cut", "whole"] = "cut"  # where rows of one text may end; those of sentence pairs end anywhere
     validation_tokens: Count = 100_000
 
     @property

@@ -1,6 +1,6 @@
 """One of several processes that hold a share of a tiny network each, or one that holds all; started by `test_sharding.py`.
 
-Jobs: ["train", rows, micro, dtype, steps] trains; ["save", folder, from, to] goes on from the newest checkpoint of `from` where that is
+Jobs: ["train", rows, micro, dtype, steps] trains, and with one entry more another architecture than BERT; ["save", folder, from, to] goes on from the newest checkpoint of `from` where that is
 given, trains up to step `to`, and saves that step in `folder`. ["full", folder] saves where the last process may write no large file.
 ["poison"] trains on from weights of which the last process holds one that is no number. ["foreign", folder] wants to go on from a
 checkpoint of another network.
@@ -20,8 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from lexloom.compute import Compute
 from lexloom.errors import CheckpointError
-from lexloom.models.base import Network
-from lexloom.models.bert import Bert
+from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.objectives.masked_lm import MaskedLM, MaskedLMConfig
 from lexloom.train import checkpoint
 from lexloom.train.loop import NotFinite, fit
@@ -37,10 +36,11 @@ from tests.dist.worker import VOCABULARY, Ragged
 class Trainee:
     """A tiny network, cut over the processes where there are several."""
 
-    def __init__(self, world: World, dtype: str) -> None:
+    def __init__(self, world: World, dtype: str, kind: str = "bert") -> None:
         self.world = world
         self.objective = MaskedLM(MaskedLMConfig(rate=0.3), VOCABULARY)
-        self.module = Step(Network.build(Bert, Bert.Config.read(dict(Bert.TINY)), {"masked-lm"}, seed=1), self.objective)
+        found = ARCHITECTURES.get(kind)
+        self.module = Step(Network.build(found, found.Config.read(dict(found.TINY)), {"masked-lm"}, seed=1), self.objective)
         self.held = held(self.module, TrainConfig(shard=True), Compute("cpu", dtype, 1, False), world)
 
     def steps(self, rows: int, micro: int, start: int, stop: int) -> Any:
@@ -63,9 +63,9 @@ def whole(rows: Tensor, parameter: Tensor) -> Tensor:
     return DTensor.from_local(rows, mesh, places, run_check=False, shape=parameter.shape, stride=parameter.stride()).full_tensor()
 
 
-def train(world: World, rows: int, micro: int, dtype: str, steps: int) -> dict[str, Any]:
+def train(world: World, rows: int, micro: int, dtype: str, steps: int, kind: str = "bert") -> dict[str, Any]:
     """Losses, the gradient of the first step, the last weights, and how many numbers this process held of them."""
-    trainee = Trainee(world, dtype)
+    trainee = Trainee(world, dtype, kind)
     losses, gradient = [], None
     for info in trainee.steps(rows, micro, 0, steps):
         losses.append((info.loss, info.gradient_norm, info.tokens))

@@ -18,6 +18,7 @@ from tests.train.test_slices import saved
 
 # rows a step, rows a micro-batch, dtype, steps: ragged; not divisible; one process without a row, where every third step has no target
 CASES = [[12, 4, "float64", 50], [7, 3, "float64", 10], [1, 8, "float64", 6], [12, 12, "float32", 1], [5, 2, "float32", 1]]
+CASES += [[7, 3, "float64", 10, "roberta"], [7, 3, "float64", 10, "modernbert"]]
 
 
 def run(processes: int, out: Path, jobs: list[list[Any]]) -> list[list[dict[str, Any]]]:

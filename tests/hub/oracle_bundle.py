@@ -1,6 +1,6 @@
 """Runs in a process of its own, with transformers and without lexloom: opens bundles as a user of transformers does.
 
-python oracle_bundle.py FOLDERS_JSON TEXTS_JSON    prints one JSON object
+python oracle_bundle.py FOLDERS_JSON TEXTS_JSON    prints one JSON object; a folder's name ends in what it is opened as
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ def main(folders, texts):
     found = {}
     kinds = {"classifier": AutoModelForSequenceClassification, "masked": AutoModelForMaskedLM}
     kinds |= {"pretrained": BertForPreTraining, "bare": AutoModel}
-    for name, folder in folders.items():
+    for whole, folder in folders.items():
+        name = whole.rpartition(" ")[2]
         model, problems = opened(kinds[name], folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        found[name] = {"problems": problems, "class": type(model).__name__, "max_length": tokenizer.model_max_length}
-        found[name]["ids"] = tokenizer(texts)["input_ids"]
+        found[whole] = {"problems": problems, "class": type(model).__name__, "max_length": tokenizer.model_max_length}
+        found[whole]["ids"] = tokenizer(texts)["input_ids"]
         if name == "classifier":
             answer = pipeline("text-classification", model=folder, tokenizer=tokenizer, device="cpu")
-            found[name]["answers"] = answer(texts, truncation=True)
-            found[name]["all"] = answer(texts, truncation=True, top_k=None)
+            found[whole]["answers"] = answer(texts, truncation=True)
+            found[whole]["all"] = answer(texts, truncation=True, top_k=None)
             # it takes "" for no pair
             pairs = [{"text": text, "text_pair": other} for text, other in zip(texts, texts[::-1], strict=True) if other]
-            found[name]["pairs"] = answer(pairs, truncation=True)
+            found[whole]["pairs"] = answer(pairs, truncation=True)
         if name == "masked":
             fill = pipeline("fill-mask", model=folder, tokenizer=tokenizer, device="cpu")
             short = [text for text in texts if 0 < len(text) < 100]  # it does not cut
-            found[name]["answers"] = [fill(f"{text} {tokenizer.mask_token}", top_k=3) for text in short]
+            found[whole]["answers"] = [fill(f"{text} {tokenizer.mask_token}", top_k=3) for text in short]
         if name == "bare":
             with torch.no_grad():
                 batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
                 states = model.eval()(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None]
-            found[name]["vectors"] = ((states * mask).sum(1) / mask.sum(1)).tolist()
+            found[whole]["vectors"] = ((states * mask).sum(1) / mask.sum(1)).tolist()
     found["lexloom"] = "lexloom" in sys.modules
     print(json.dumps(found))
 

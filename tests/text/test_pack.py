@@ -13,6 +13,7 @@ from scipy.stats import ks_2samp
 
 from lexloom import keys
 from lexloom.errors import ConfigError, DataError, FormatError, LexloomError
+from lexloom.runs.origin import pieces
 from lexloom.text import pairs
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing, open_packing
 from lexloom.text.shards import Split, write_shards
@@ -147,6 +148,70 @@ def test_many_documents_at_a_time_or_few_make_the_same_blocks(split: Split, monk
             patch.setattr("lexloom.text.blocks._DOCUMENTS", 3)
             parts = ensure_packing(split, config(length=100, documents=kind), folder=tmp_path / f"parts-{kind}")
         assert all((whole.arrays[name] == parts.arrays[name]).all() for name in whole.arrays)
+
+
+def whole_by_hand(split: Split, length: int, documents: str, specials: bool, minimum: int) -> list[list[int]]:
+    """Rows of whole sentences, put together one by one; separators are -1."""
+    mark = [-1] if (documents == "joined" and specials) or (split.end is not None and not specials) else []
+    room, rows, row, place = length - 2 * specials, list[list[int]](), list[int](), 0
+    for i in range(len(split)):
+        stop = int(split.document_ends[i])
+        while place < stop:
+            begin = int(split.sentence_ends[place - 1]) if place else 0
+            sentence = split.tokens[begin : int(split.sentence_ends[place])].tolist()
+            place += 1
+            sentence += mark if place == stop and not specials else []
+            if len(row) + len(sentence) > room >= len(sentence):
+                rows, row = [*rows, row], []
+            while len(row) + len(sentence) > room:
+                taken = room - len(row)
+                rows, row, sentence = [*rows, row + sentence[:taken]], [], sentence[taken:]
+            row = row + sentence
+        if documents == "isolated" or (mark and specials and len(row) == room):
+            rows, row = [*rows, row], []
+        elif specials:
+            row = row + mark
+    rows = [row[:-1] if specials and row and row[-1] == -1 else row for row in [*rows, row]]
+    return [row for row in rows if len(row) >= minimum]
+
+
+@pytest.mark.parametrize("documents_", ["joined", "isolated"])
+@pytest.mark.parametrize("specials", [True, False])
+@pytest.mark.parametrize(("length", "minimum"), [(5, 1), (30, 8), (128, 8), (1000, 30)])
+def test_blocks_of_whole_sentences_are_those_made_by_hand(
+    documents_: str, specials: bool, length: int, minimum: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = tokenizer("byte-bpe", "bert") if not specials else tokenizer()
+    texts = [*documents(40, 2, sentences=9), document(41, [1]), document(42, [2]), document(43, [3, 5])]
+    split = made(texts, tmp_path, words)
+    minimum = min(minimum, length - 2 * specials)
+    settings = config(length=length, documents=documents_, specials=specials, minimum=minimum, sentences="whole")
+    packing = ensure_packing(split, settings)
+    wanted = whole_by_hand(split, length, documents_, specials, minimum)
+    mark = split.separator if specials else split.end
+    assert len(packing) == len(wanted) and packing.lengths.tolist() == [len(row) + 2 * specials for row in wanted]
+    for row, block in zip(all_rows(packing), wanted, strict=True):
+        body = [mark if token == -1 else token for token in block]
+        assert row["input_ids"].tolist() == ([words.cls_id, *body, words.sep_id] if specials else body)
+    monkeypatch.setattr("lexloom.text.full_sentences._DOCUMENTS", 3)
+    parts = ensure_packing(split, settings, folder=tmp_path / "parts")
+    assert all((packing.arrays[name] == parts.arrays[name]).all() for name in packing.arrays)
+
+
+def test_whole_sentences_end_at_borders_and_no_token_is_lost_or_twice(split: Split) -> None:
+    packing = ensure_packing(split, config(length=128, sentences="whole", minimum=1))
+    used, borders = np.zeros(len(split.tokens), dtype=int), {0, *split.sentence_ends.tolist()}
+    for row in range(len(packing)):
+        found = [(split.span(p.document)[0] + p.start, split.span(p.document)[0] + p.end) for p in pieces(packing, row)]
+        assert found[0][0] in borders and found[-1][1] in borders  # no sentence is longer than 40 tokens
+        for start, end in found:
+            used[start:end] += 1
+    assert (used == 1).all() and packing.counts["dropped_tokens"] == 0
+
+
+def test_packings_that_cut_keep_their_names(split: Split) -> None:
+    """A setting that came later does not make the packings of earlier runs anew."""
+    assert "sentences" not in config().plain() and config(sentences="whole").plain()["sentences"] == "whole"
 
 
 # --- sentence pairs ---------------------------------------------------------------------------------------------------------------
