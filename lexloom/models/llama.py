@@ -15,9 +15,9 @@ from lexloom.config import Config
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused, same
 from lexloom.nn.attention import attend, causal_bias
-from lexloom.nn.block import activation
 from lexloom.nn.cache import Cache, Remember
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.glu import GatedFeedForward
 from lexloom.nn.next_token import NextTokenHead
 from lexloom.nn.positions import places
 from lexloom.nn.rotary import rotate, tables
@@ -115,26 +115,23 @@ class GroupedAttention(nn.Module):
 
 
 class LlamaBlock(nn.Module):
-    """One layer: norm, attention and add; norm, gated feed-forward (Shazeer 2020) and add."""
+    """One layer: norm, attention and add; norm, gated feed-forward and add."""
 
-    sites = 1  # dropouts in one block
+    sites = 2  # dropouts in one block; published networks have none in the feed-forward
 
     def __init__(self, c: LlamaConfig, site: int) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
         self.attention = GroupedAttention(c, site)
         self.norm = nn.RMSNorm(c.hidden_size, eps=c.rms_norm_eps)
-        self.gate_up = nn.Linear(c.hidden_size, 2 * c.intermediate_size, bias=c.mlp_bias)
-        self.down = nn.Linear(c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
-        self.act = activation(c.hidden_act)
+        self.mlp = GatedFeedForward(c.hidden_size, c.intermediate_size, act=c.hidden_act, bias=c.mlp_bias, site=site + 1)
 
     def forward(
         self, x: Tensor, turned: tuple[Tensor, Tensor], bias: Tensor | None, row_keys: Tensor | None, remember: Remember | None = None
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         x = x + self.attention(self.attention_norm(x), turned, bias, row_keys, remember)
-        gate, up = self.gate_up(self.norm(x)).chunk(2, dim=-1)
-        return x + self.down(self.act(gate) * up)
+        return x + self.mlp(self.norm(x), row_keys)
 
 
 _L, _B = "layers.{i}.", "blocks.{i}."
@@ -160,8 +157,8 @@ class Llama(Architecture):
         *(fused([f"{_L}self_attn.{x}_proj.{end}" for x in "kv"], f"{_B}attention.kv.{end}") for end in _ENDS),
         *(same(f"{_L}self_attn.o_proj.{end}", f"{_B}attention.out.{end}") for end in _ENDS),
         same(f"{_L}post_attention_layernorm.weight", f"{_B}norm.weight"),
-        *(fused([f"{_L}mlp.{x}_proj.{end}" for x in ("gate", "up")], f"{_B}gate_up.{end}") for end in _ENDS),
-        *(same(f"{_L}mlp.down_proj.{end}", f"{_B}down.{end}") for end in _ENDS),
+        *(fused([f"{_L}mlp.{x}_proj.{end}" for x in ("gate", "up")], f"{_B}mlp.up.{end}") for end in _ENDS),
+        *(same(f"{_L}mlp.down_proj.{end}", f"{_B}mlp.down.{end}") for end in _ENDS),
         same("norm.weight", "norm.weight"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {"causal-lm": [same("lm_head.weight", "heads.causal-lm.weight")]}
