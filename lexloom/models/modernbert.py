@@ -82,7 +82,7 @@ class ModernBertConfig(Config):
                 found[name] = rope["rope_theta"]
         if "local_rope_theta" in found and found["local_rope_theta"] is None:  # in published folders: as the global one
             found["local_rope_theta"] = found.get("global_rope_theta", cls.model_fields["global_rope_theta"].default)
-        return _by_rule(found)
+        return _by_rule(found, cls.model_fields["num_hidden_layers"].default)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -101,10 +101,10 @@ def _every(n: int, layers: int) -> list[str]:
     return [LOCAL if i % n else GLOBAL for i in range(layers)]
 
 
-def _by_rule(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings with `layer_types` as every n-th layer, where that says the same."""
+def _by_rule(given: dict[str, Any], layers: int) -> dict[str, Any]:
+    """The settings with `layer_types` as every n-th layer, where that says the same; `layers` where they do not say how many."""
     types = given.get("layer_types")
-    if not isinstance(types, list) or not types:
+    if not isinstance(types, list) or len(types) != given.get("num_hidden_layers", layers):
         return given
     n = next((n for n in range(1, len(types) + 1) if types == _every(n, len(types))), None)
     rest = {name: value for name, value in given.items() if name != "layer_types"}
