@@ -67,7 +67,7 @@ def make(class_name, folder, settings):
     module, config = (modeling_gpt2, GPT2Config) if class_name.startswith("GPT2") else (modeling_llama, LlamaConfig)
     model = getattr(module, class_name)(config(**settings, pad_token_id=0, bos_token_id=1, eos_token_id=None)).double()
     for name, parameter in model.named_parameters():
-        scales = name.endswith("weight") and ("norm" in name or "ln_" in name)  # around 1, or every token is the same
+        scales = name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))  # of GPT-2: around 1, or every token is the same
         torch.nn.init.normal_(parameter, mean=float(scales), std=0.3)
     mask = torch.ones(4, 11, dtype=torch.long)
     mask[0, 6:] = mask[1, :5] = mask[2, :1] = 0
