@@ -62,17 +62,16 @@ def summed_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor | None, la
     parts = [
         cross_entropy(F.linear(states[a:b], weight, bias), labels[a:b]) @ weights[a:b].to(_wide(states)) for a, b in _cuts(states, weight)
     ]
-    return torch.stack(parts).sum() if parts else states.new_zeros((), dtype=_wide(states))
+    return torch.stack(parts).sum()
 
 
 class SummedCrossEntropy(torch.autograd.Function):
-    """Keeps the gradients of states, weight and bias; sums over tokens are taken in fp32 at least."""
+    """Keeps the gradients of states, weight and bias; sums over parts are taken in fp32 at least."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor) -> Tensor:
         high = _wide(states)
-        total, of_states = torch.zeros((), dtype=high, device=states.device), []
-        of_weight = torch.zeros(weight.shape, dtype=high, device=weight.device)
+        total, of_states, of_weight = torch.zeros((), dtype=high, device=states.device), [], None
         of_bias = None if bias is None else torch.zeros(bias.shape, dtype=high, device=bias.device)
         for a, b in _cuts(states, weight):
             share = weights[a:b].to(high)
@@ -83,8 +82,9 @@ class SummedCrossEntropy(torch.autograd.Function):
                 of_bias += errors.sum(0)
             errors = errors.to(states.dtype)
             of_states.append(errors @ weight)
-            of_weight += errors.T @ states[a:b]
-        ctx.save_for_backward(torch.cat(of_states) if of_states else torch.zeros_like(states), of_weight, of_bias)
+            product = errors.T @ states[a:b]
+            of_weight = product if of_weight is None else of_weight.to(high).add_(product)
+        ctx.save_for_backward(torch.cat(of_states), of_weight, of_bias)
         ctx.dtype = weight.dtype
         return total
 
@@ -111,7 +111,7 @@ def _cuts(states: Tensor, weight: Tensor) -> list[tuple[int, int]]:
     n = states.shape[0]
     parts = max(1, -(-n * weight.shape[0] // CHUNK))
     size = max(1, -(-n // parts))
-    return [(a, min(n, a + size)) for a in range(0, n, size)]
+    return [(a, min(n, a + size)) for a in range(0, max(n, 1), size)]
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -79,6 +79,16 @@ def test_a_head_in_parts_is_the_head(dtype: torch.dtype, tolerance: float, bias:
     torch.testing.assert_close(again, found.detach(), rtol=max(1e-6, tolerance), atol=0.0)
 
 
+def test_no_tokens_no_loss_and_no_gradient() -> None:
+    states, weight = torch.ones(0, 4, requires_grad=True), torch.ones(7, 4, requires_grad=True)
+    nothing = torch.zeros(0)
+    loss = summed_cross_entropy(states, weight, None, nothing.long(), nothing)
+    loss.backward()
+    assert loss == 0 and weight.grad is not None and not weight.grad.any()
+    with torch.no_grad():
+        assert summed_cross_entropy(states, weight, None, nothing.long(), nothing) == 0
+
+
 def test_the_scores_of_all_tokens_never_stand_in_memory_together() -> None:
     n, d, v = 4096, 4, 20_000
     states, weight = torch.ones(n, d, requires_grad=True), torch.ones(v, d, requires_grad=True)
