@@ -185,7 +185,7 @@ def test_weights_are_drawn_by_name_and_seed(case: tuple[str, frozenset[str]]) ->
 # Objectives, and tasks as objectives
 
 V, SPECIAL = 97, (0, 1, 2, 3, 4)
-VOCABULARY = Vocabulary(V, 4, frozenset(SPECIAL), FILLS)
+VOCABULARY = Vocabulary(V, 4, frozenset(SPECIAL), FILLS, 3)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import ConfigError, WeightsError
+from lexloom.nn.cache import Cache
 from lexloom.nn.unset import Unset
 from lexloom.registry import Registry
 
@@ -106,6 +107,14 @@ class Architecture(nn.Module):
     def imitate(self, seed: int) -> None:
         """Gives freshly drawn weights what trained networks of this kind have in common, where the architecture knows how."""
         raise ConfigError(f"{self.MODEL_TYPE} has no mimetic initialization", hint="set initialization: normal")
+
+    def cache(self, rows: int, length: int) -> Cache:
+        """An empty cache for `rows` texts of at most `length` tokens, for `forward(batch, cache=…)` of a decoder.
+
+        Raises:
+            ConfigError: this is none.
+        """
+        raise ConfigError(f"{self.MODEL_TYPE} does not read token by token", expected="a decoder")
 
     @property
     def width(self) -> int:

@@ -1,6 +1,6 @@
 """Scaled dot-product attention (Vaswani et al. 2017, equation 1), and which kernel computes it.
 
-Letters: B rows, H heads, T queries, S keys, K head width, D = H · K.
+Letters: B rows, H heads, G groups of heads that share keys, T queries, S keys, K head width, D = H · K.
 """
 
 from __future__ import annotations
@@ -28,18 +28,65 @@ def window_bias(length: int, reach: int, attention_mask: Tensor | None, dtype: t
     return torch.where(seen, 0.0, MASKED).to(dtype)[:, None]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: Dropout, row_keys: Tensor | None) -> Tensor:
-    """Attention of (B, H, T, K) queries to (B, H, S, K) keys and values.
+def causal_bias(ids: Tensor, attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What the tokens of a decoder may see: themselves and what stands before them, without padding on either side.
+
+    Args:
+        ids: (B, T), for their shape and device.
+        attention_mask: (B, T) bool, or None.
+
+    Returns:
+        (T, T) or (B, 1, T, T) of 0 and a large negative number; None where `attend(causal=True)` does without, which is where nothing is
+        learned and no padding stands in front.
+    """
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not _starts_with_padding(attention_mask):
+        return None
+    seen = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
+    if attention_mask is not None:
+        seen = seen & attention_mask[:, None, None, :]
+    return torch.where(seen, 0.0, MASKED).to(dtype)
+
+
+def _starts_with_padding(attention_mask: Tensor | None) -> bool:
+    """Whether a token has padding before it: what stands behind it, it does not see anyway."""
+    return attention_mask is not None and bool((attention_mask[:, 1:] & ~attention_mask[:, :-1]).any())
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    dropout: Dropout,
+    row_keys: Tensor | None,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Attention of (B, H, T, K) queries to (B, G, S, K) keys and values: each of these is shared by H / G heads that stand side by side.
 
     The bias is added before the softmax, dropout comes after it. Written out when training: keyed dropout needs the
     probabilities, and the backward of PyTorch's CPU flash kernel is slow at short lengths.
+
+    Args:
+        bias: of the shape of the scores (B, H, T, S), or one that broadcasts to it.
+        scale: what the scores are multiplied by, 1 / √K where None.
+        causal: without a bias, a query sees no key behind its own place.
     """
+    (b, h, t, width), shared = q.shape, k.shape[1]
     if row_keys is None and not q.requires_grad:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if t == 1 and shared < h:  # heads of one key as its queries: keys are read once and not copied
+            q = q.reshape(b, shared, -1, width)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale).reshape(b, h, t, width)
+        if shared < h:
+            k, v = k.repeat_interleave(h // shared, 1), v.repeat_interleave(h // shared, 1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale, is_causal=causal)
+    q = q * (width**-0.5 if scale is None else scale)
+    scores = (q.reshape(b, shared, -1, width) @ k.transpose(-1, -2)).view(b, h, t, -1)
     if bias is not None:
         scores = scores + bias
-    return dropout(scores.softmax(-1), row_keys) @ v
+    shares = dropout(scores.softmax(-1), row_keys)
+    return (shares.view(b, shared, -1, k.shape[2]) @ v).view(b, h, t, width)
 
 
 class SelfAttention(nn.Module):

@@ -5,6 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lexloom.errors import LexloomError
+
+
+def places(ids: Tensor, attention_mask: Tensor | None, most: int) -> Tensor:
+    """The place of each token in its text, padding in front not counted, as generation in `transformers` counts.
+
+    Args:
+        ids: (B, T), for their shape and device.
+        attention_mask: (B, T) bool, or None where nothing is padding.
+        most: the longest text that the network takes.
+
+    Returns:
+        (B, T) int64, or (T,) where all rows count alike. Padding in front stands at 0.
+
+    Raises:
+        LexloomError: the rows are longer.
+    """
+    if ids.shape[1] > most:
+        raise LexloomError("a text is longer than the model's context", expected=f"at most {most} tokens", got=str(ids.shape[1]))
+    if attention_mask is None:
+        return torch.arange(ids.shape[1], device=ids.device)
+    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+
 
 def sinusoids(length: int, width: int) -> Tensor:
     """Sinusoidal positions (Vaswani et al. 2017, section 3.5): `PE(pos, 2i) = sin(pos / 10000^(2i/D))`, the cosine at 2i + 1.

@@ -27,17 +27,21 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What an objective knows of a tokenizer: the size, the ids of special tokens by role, and what stands at padding."""
+    """What an objective knows of a tokenizer: the size, the ids of special tokens by role, and what stands at padding.
+
+    `end` is the token that ends a document where a text has no special tokens around it.
+    """
 
     size: int
     mask: int | None
     special: frozenset[int]
     fills: Mapping[str, int]
+    end: int | None = None
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
         """Reads it off a lexloom tokenizer."""
-        return cls(len(tokenizer), tokenizer.mask_id, frozenset(tokenizer.special_ids), tokenizer.fills)
+        return cls(len(tokenizer), tokenizer.mask_id, frozenset(tokenizer.special_ids), tokenizer.fills, tokenizer.eos_id)
 
 
 class Objective:
@@ -46,6 +50,7 @@ class Objective:
     Attributes of a subclass:
         needs: abilities of the architecture it works on.
         rows: the kind of row it wants: `block`, `sentence-pair` or `labelled`.
+        specials: whether blocks have the special tokens that the tokenizer puts around a text.
         roles: the heads it asks the architecture for.
         parts: the names of its losses, each with its weight in the total.
         couples: which rows must not be parted: `row` (none), `group`, `batch`.
@@ -54,6 +59,7 @@ class Objective:
     Config: ClassVar[type[Config]] = Config
     needs: ClassVar[frozenset[str]] = frozenset({"encoder"})
     rows: ClassVar[str] = "block"
+    specials: ClassVar[bool] = True
     roles: ClassVar[tuple[str, ...]] = ()
     parts: Mapping[str, float] = {}
     couples: ClassVar[str] = "row"

@@ -29,6 +29,7 @@ class Together(Objective):
         self.objectives = list(objectives)
         self.needs = frozenset().union(*(o.needs for o in objectives))  # type: ignore[misc]
         self.rows = max((o.rows for o in objectives), key=_ROW_KINDS.index)  # type: ignore[misc]
+        self.specials = all(o.specials for o in objectives)  # type: ignore[misc]
         self.roles = tuple(dict.fromkeys(role for o in objectives for role in o.roles))  # type: ignore[misc]
         self.parts = {part: weight for o in objectives for part, weight in o.parts.items()}
         if len(self.parts) != sum(len(o.parts) for o in objectives):

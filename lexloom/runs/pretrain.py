@@ -255,7 +255,8 @@ def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> t
 
 def _packing(shards: Split, objective: Objective, train: PretrainConfig, length: int, seed: int) -> Packing:
     kind = "sentence-pairs" if objective.rows == "sentence-pair" else "blocks"
-    config = PackingConfig.read({"kind": kind, "length": length, "documents": train.documents, "sentences": train.sentences})
+    given = {"documents": train.documents, "sentences": train.sentences, "specials": objective.specials}
+    config = PackingConfig.read({"kind": kind, "length": length, **given})
     return ensure_packing(shards, config, seed=seed)
 
 

@@ -12,7 +12,15 @@ import sys
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, BertForPreTraining, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForPreTraining,
+    pipeline,
+)
 
 torch.set_num_threads(1)
 
@@ -25,7 +33,7 @@ def opened(kind, folder):
 def main(folders, texts):
     found = {}
     kinds = {"classifier": AutoModelForSequenceClassification, "masked": AutoModelForMaskedLM}
-    kinds |= {"pretrained": BertForPreTraining, "bare": AutoModel}
+    kinds |= {"pretrained": BertForPreTraining, "bare": AutoModel, "causal": AutoModelForCausalLM}
     for whole, folder in folders.items():
         name = whole.rpartition(" ")[2]
         model, problems = opened(kinds[name], folder)
@@ -43,6 +51,13 @@ def main(folders, texts):
             fill = pipeline("fill-mask", model=folder, tokenizer=tokenizer, device="cpu")
             short = [text for text in texts if 0 < len(text) < 100]  # it does not cut
             found[whole]["answers"] = [fill(f"{text} {tokenizer.mask_token}", top_k=3) for text in short]
+        if name == "causal":
+            short = [text for text in texts if len(text) < 100]
+            batch = tokenizer(short, padding=True, padding_side="left", return_tensors="pt")
+            generated = model.generate(**batch, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+            found[whole]["generated"] = generated[:, -8:].tolist()
+            write = pipeline("text-generation", model=folder, tokenizer=tokenizer, device="cpu")
+            found[whole]["written"] = write(short[0], max_new_tokens=8, min_new_tokens=8, do_sample=False)[0]["generated_text"]
         if name == "bare":
             with torch.no_grad():
                 batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

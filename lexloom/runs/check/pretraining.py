@@ -75,7 +75,7 @@ def check_pretraining(
     if start is None:
         return None
     text = _text(plan, start.tokenizer, findings)
-    vocabulary = Vocabulary.of(start.tokenizer) if start.tokenizer is not None else _made_up(start.config.vocab_size)
+    vocabulary = Vocabulary.of(start.tokenizer) if start.tokenizer is not None else _made_up(start.config.vocab_size, plan)
     if text is not None:
         _corpus_disk(text, vocabulary.size, disk)
     rows: list[dict[str, Any]] = []
@@ -115,9 +115,11 @@ def _first(plan: Plan, phase: Phase, run: Path, findings: Findings) -> Start | N
         return None
 
 
-def _made_up(vocabulary_size: int) -> Vocabulary:
-    special = range(min(5, vocabulary_size))
-    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), {"input_ids": 0, "token_type_ids": 0})
+def _made_up(vocabulary_size: int, plan: Plan) -> Vocabulary:
+    """What the tokenizer that the recipe will train may look like."""
+    special, made = range(min(5, vocabulary_size)), plan.recipe.tokenizer
+    end = 0 if made is None or "eos" in made.roles() else None
+    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), {"input_ids": 0, "token_type_ids": 0}, end)
 
 
 def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text | None:

@@ -283,7 +283,8 @@ def _model(facts: Facts, folder: Path, summary: dict[str, Any]) -> Model | None:
     figures = [("opens as", loose.words(settings.get("architectures"), 200)), ("type", loose.words(settings.get("model_type"), 60))]
     figures += _known(summary, (("parameters", "parameters"),), count)
     sizes = (("layers", "num_hidden_layers"), ("width", "hidden_size"), ("heads", "num_attention_heads"), ("vocabulary", "vocab_size"))
-    figures += _known(settings, (*sizes, ("longest input, tokens", "max_position_embeddings")), count)
+    gpt2 = (("layers", "n_layer"), ("width", "n_embd"), ("heads", "n_head"), ("longest input, tokens", "n_positions"))
+    figures += _known(settings, (*sizes, *gpt2, ("longest input, tokens", "max_position_embeddings")), count)
     labels = loose.mapping(settings.get("id2label"))
     figures += [("labels", loose.words(list(labels.values()), 200))] if labels else []
     return Model(folder.relative_to(facts.run).as_posix(), [(name, text) for name, text in figures if text], digests)

@@ -1,0 +1,88 @@
+"""Bundles of decoders: `transformers` opens them by its Auto classes, and writes the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lexloom.hub.bundle import Bundle
+from lexloom.models.base import ARCHITECTURES, Network
+from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from tests.parity.test_decoders import greedy
+
+TEXTS = ["the cat sat on the mat", "a dog!", "深度学习 and the cat", "the " * 60, "and “quotes”\tand 🙂"]
+ROLES = {"causal": ("causal-lm",), "bare": ()}
+KINDS = [name for name in ARCHITECTURES.names() if frozenset({"causal-lm"}) in ARCHITECTURES.get(name).ROLES]
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    lines = ["the cat sat on the mat", "a dog and a cat", "深度学习", "quotes and the mat and the dog"] * 30
+    return train_tokenizer(lines, TokenizerConfig(kind="byte-bpe", vocab_size=300, template="none")).with_max_length(64)
+
+
+@pytest.fixture(scope="module")
+def folders(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random bundles with weights large enough that tokens differ."""
+    root, found = tmp_path_factory.mktemp("bundles"), {}
+    for kind, name in ((kind, name) for kind in KINDS for name in ROLES):
+        cls = ARCHITECTURES.get(kind)
+        model = {**cls.TINY, "initializer_range": 0.3, "max_position_embeddings": 64, "tie_word_embeddings": False}
+        config = cls.Config.read(cls.fitted(model, length=64, vocabulary=len(tokenizer), ids=tokenizer.ids))
+        found[f"{kind} {name}"] = Bundle(Network.build(cls, config, ROLES[name], seed=5), tokenizer).save(root / kind / name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def oracle(folders: dict[str, Path]) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).with_name("oracle_bundle.py"))]
+    command += [json.dumps({name: str(path) for name, path in folders.items()}), json.dumps(TEXTS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("name", ROLES)
+@kinds
+def test_transformers_opens_it_without_a_word(kind: str, name: str, oracle: dict[str, Any], tokenizer: Tokenizer) -> None:
+    found = oracle[f"{kind} {name}"]
+    assert (oracle["lexloom"], found["problems"]) == (False, {})
+    assert found["class"] == ARCHITECTURES.get(kind).ROLES[frozenset(ROLES[name])]
+    assert (found["max_length"], found["ids"]) == (64, [row["input_ids"].tolist() for row in tokenizer.encode(TEXTS)])
+
+
+@kinds
+def test_it_writes_the_same(kind: str, folders: dict[str, Path], oracle: dict[str, Any]) -> None:
+    bundle, short = Bundle.load(folders[f"{kind} causal"]), [text for text in TEXTS if len(text) < 100]
+    rows = [torch.from_numpy(row["input_ids"]).long() for row in bundle.tokenizer.encode(short)]
+    longest = max(map(len, rows))
+    mask = torch.stack([torch.arange(longest) >= longest - len(row) for row in rows])
+    ids = torch.full(mask.shape, int(bundle.tokenizer.pad_id or 0))
+    ids[mask] = torch.cat(rows)
+    found = greedy(bundle.network, ids, mask, 8)
+    assert found.tolist() == oracle[f"{kind} causal"]["generated"] and found.unique().numel() > 8
+    assert short[0] + bundle.tokenizer.decode(found[0].tolist()) == oracle[f"{kind} causal"]["written"]
+
+
+@kinds
+def test_embed_is_the_mean_of_the_states(kind: str, folders: dict[str, Path], oracle: dict[str, Any]) -> None:
+    found = Bundle.load(folders[f"{kind} bare"]).embed(TEXTS)
+    np.testing.assert_allclose(found, np.asarray(oracle[f"{kind} bare"]["vectors"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ROLES)
+@kinds
+def test_saving_what_was_loaded_changes_no_byte(kind: str, name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = folders[f"{kind} {name}"]
+    Bundle.load(folder).save(tmp_path / name)
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "README.md":
+            assert (tmp_path / name / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name

@@ -1,0 +1,102 @@
+"""Decoders pre-trained from text by a recipe: rows without special tokens, a bundle that carries its end token, and resuming to the bit."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+import lexloom
+from lexloom import files
+from lexloom.errors import LexloomError
+from lexloom.hub.bundle import Bundle
+from lexloom.runs.check import check
+from lexloom.text.pack import open_packing
+from lexloom.text.shards import Shards
+from lexloom.train.log import read
+from tests import tiny
+
+RECIPE = """\
+name: tiny
+seed: 3
+prepare: {sources: [texts.jsonl], language: en, dedup: {near: false}, split: {validation: 0.1}}
+tokenizer: {kind: byte-bpe, vocab_size: 320, template: none}
+pretrain:
+  model: {MODEL}
+  objective: causal-lm
+  train:
+    {steps: 40, batch_tokens: 512, micro_batch_tokens: 256, length: 32, evaluate_every: 20, save_every: 8, checkpoints: 9,
+     learning_rate: 3e-3}
+"""
+MODELS = {
+    "gpt2": "kind: gpt2, n_embd: 32, n_layer: 2, n_head: 2",
+    "llama": "kind: llama, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2",
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a decoder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return Path(str(lexloom.run(tiny.write(folder, RECIPE.replace("MODEL", MODELS[request.param])), out=folder / "run")))
+
+
+def test_rows_are_stretches_of_text_with_an_end_after_each_document(done: Path) -> None:
+    split = Shards.open(done / "shards").split("train")
+    [folder] = [path for path in (done / "shards" / "packings").iterdir() if path.name.startswith("train")]
+    packing = open_packing(folder, split)
+    assert packing.config.specials is False
+    end = Bundle.load(done / "pretrain/bundle").tokenizer.eos_id
+    rows = packing.rows(range(20))
+    assert sum((row["input_ids"] == end).sum() for row in rows) > 3
+    assert all(((row["input_ids"] == end) == row["special"]).all() and len(row["input_ids"]) == 32 for row in rows)
+
+
+def test_it_learns_and_says_how_well(done: Path) -> None:
+    losses = [line["loss"] for line in read(done / "pretrain")]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10]) and losses[0] == pytest.approx(math.log(320), rel=0.1)
+    assert set(files.read_json(done / "pretrain/summary.json")["validation"]["parts"]) == {"causal-lm"}
+    assert set(files.read_json(done / "pretrain/alarms.json")["blind"]) == {"causal-lm"}
+
+
+def test_the_bundle_knows_its_tokens_and_its_length(done: Path) -> None:
+    bundle = Bundle.load(done / "pretrain/bundle")
+    config, tokenizer = bundle.network.backbone.config, bundle.tokenizer
+    ids = (config.bos_token_id, config.eos_token_id, config.pad_token_id)
+    assert ids == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) and None not in ids
+    assert bundle.network.roles == {"causal-lm"} and bundle.max_length == bundle.network.backbone.max_length == 32
+    assert bundle.embed(["The river.", ""]).shape == (2, 32)
+    with pytest.raises(LexloomError, match="no task"):
+        bundle.predict(["The river"])
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(done: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(done, tmp_path / "run"))
+    for step in (24, 32, 40):
+        shutil.rmtree(out / f"pretrain/checkpoints/step-{step:09d}")
+    files.remove(out / "pretrain/bundle")
+    files.write_json(out / "pretrain/stage.json", {**files.read_json(out / "pretrain/stage.json"), "finished": False})
+    lexloom.run(done.parent / "recipe.yaml", out=out)
+    assert [line["loss"] for line in read(out / "pretrain")] == [line["loss"] for line in read(done / "pretrain")]
+    assert files.digest(out / "pretrain/bundle/model.safetensors") == files.digest(done / "pretrain/bundle/model.safetensors")
+
+
+def test_it_goes_on_from_a_bundle(done: Path, tmp_path: Path) -> None:
+    model = f"from: {done / 'pretrain/bundle'}"
+    recipe = RECIPE.replace("MODEL", model).replace("tokenizer: {kind: byte-bpe, vocab_size: 320, template: none}\n", "")
+    lexloom.run(tiny.write(tmp_path, recipe), out=tmp_path / "run", settings=["pretrain.train.steps=4"])
+    first = read(tmp_path / "run/pretrain")[0]["loss"]
+    assert first < 0.9 * read(done / "pretrain")[0]["loss"]
+
+
+def test_an_encoder_and_a_tokenizer_without_an_end_are_refused(tmp_path: Path) -> None:
+    recipe = tiny.write(tmp_path, RECIPE.replace("MODEL", "kind: bert, preset: bert-tiny"))
+    with pytest.raises(LexloomError, match="cannot learn this objective"):
+        lexloom.run(recipe, out=tmp_path / "one")
+    assert [one.cause for one in check(tiny.write(tmp_path, RECIPE.replace("MODEL", MODELS["gpt2"]))).found if one.level == "error"] == []
+    recipe = tiny.write(tmp_path, RECIPE.replace("MODEL", MODELS["gpt2"]).replace("byte-bpe", "wordpiece"))
+    assert any("end token" in one.what for one in check(recipe).found if one.level == "error")
+    with pytest.raises(LexloomError, match="needs an end token"):
+        lexloom.run(recipe, out=tmp_path / "two")
