@@ -25,8 +25,9 @@ _PASSED = (torch.bfloat16, torch.float32)
 
 
 class OptimizerConfig(Config):
-    """AdamW's settings and the schedule of its rate."""
+    """The optimizer's settings and the schedule of its rate."""
 
+    optimizer: Literal["adamw", "muon"] = Field("adamw", exclude_if=lambda value: value == "adamw")
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
     warmup: float = Field(0.06, ge=0)  # a share of all steps, or steps where 1 or more
@@ -79,6 +80,7 @@ class AdamW:
         self._first, self._second = (self._flat() for _ in range(2))
         first, second = self._parts(self._first), self._parts(self._second)
         self.moments = {n: (first[n], second[n]) for n in self.masters}
+        self.adaptive = list(self.masters)  # what is updated by AdamW's rule: all, unless a subclass has another one
         self._held = dict[str, Tensor]()  # the gradients of the one micro-batch, as they came
         self.steps = 0
         self.fresh = True  # nothing is accumulated yet: the next gradients overwrite
@@ -109,7 +111,7 @@ class AdamW:
         for name, master in self.masters.items():
             if name in masters:
                 master.copy_(masters[name])
-        self._publish()
+        self._publish(*self.masters)
 
     def restart(self, masters: Mapping[str, Tensor]) -> None:
         """Back to the first step, from these weights."""
@@ -195,9 +197,13 @@ class AdamW:
         """
         norm = self.norm() if norm is None else norm
         self.steps += 1
-        done = (self._fused if self._pass is None else self._passed)(learning_rate, torch.clamp((norm + 1e-6) / self.config.clip, min=1.0))
+        done = self._walk(learning_rate, torch.clamp((norm + 1e-6) / self.config.clip, min=1.0))
         self.fresh = True
         return done
+
+    def _walk(self, learning_rate: float, excess: Tensor) -> bool:
+        """The update itself, of gradients that are to be divided by `excess`."""
+        return (self._fused if self._pass is None else self._passed)(learning_rate, excess)
 
     def _passed(self, learning_rate: float, excess: Tensor) -> bool:
         """By `train.adamw`."""
@@ -205,7 +211,8 @@ class AdamW:
         step, spread = learning_rate / (1 - c.beta1**self.steps), 1 / math.sqrt(1 - c.beta2**self.steps)
         settings = [np.float32(x) for x in (c.beta1, c.beta2, step, spread, c.epsilon)]
         sound, gradients = True, self.gradients
-        for name, master in self.masters.items():
+        for name in self.adaptive:
+            master = self.masters[name]
             keep = np.float32(1 - learning_rate * (c.weight_decay if decays(name, master) else 0.0))
             tensors = (master, *self.moments[name], gradients[name], self.parameters[name].data)
             sound &= self._pass.update(*map(_numbers, tensors), scale, keep, *settings)
@@ -220,9 +227,9 @@ class AdamW:
         if divisor is None:
             torch._foreach_div_(list(gradients.values()), excess)
         for decayed in (True, False):
-            names = [n for n, m in self.masters.items() if decays(n, m) == decayed]
+            names = [n for n in self.adaptive if decays(n, self.masters[n]) == decayed]
             self._update(names, gradients, learning_rate, decayed, divisor)
-        self._publish()
+        self._publish(*self.adaptive)
         return True
 
     def _update(
@@ -249,8 +256,10 @@ class AdamW:
         )
 
     @torch.no_grad()
-    def _publish(self) -> None:
-        for name, parameter in self.parameters.items():
+    def _publish(self, *names: str) -> None:
+        """Writes masters back into the network."""
+        for name in names:
+            parameter = self.parameters[name]
             if parameter.data_ptr() != self.masters[name].data_ptr():
                 parameter.copy_(self.masters[name])
 

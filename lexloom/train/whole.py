@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch import Tensor
 
 from lexloom.compute import Compute
+from lexloom.errors import ConfigError
 from lexloom.train import checkpoint, recompute
+from lexloom.train.muon import Muon
 from lexloom.train.optim import AdamW
 from lexloom.train.parallel import World
 from lexloom.train.settings import TrainConfig
@@ -45,7 +47,7 @@ class Whole:
         originals = {name: p.detach().clone() for name, p in step.named().items()}
         self._module, self.network = step.to(compute.torch_dtype), step.network
         self.step = prepared(step, compute)
-        self.optimizer = AdamW(step.named().items(), config)
+        self.optimizer = optimizer_of(step, config)
         self.optimizer.adopt({name: tensor.to(compute.device) for name, tensor in originals.items()})
         self._frozen = {name: originals[name] for name in originals if name not in self.optimizer.masters}
 
@@ -70,10 +72,26 @@ class Whole:
         self._module.float()
 
 
+def optimizer_of(step: Step, config: TrainConfig) -> AdamW:
+    """What the settings name, for all weights of a step that are to be trained."""
+    if config.optimizer == "adamw":
+        return AdamW(step.named().items(), config)
+    matrices = {id(p) for block in step.network.backbone.blocks for p in block.parameters() if p.ndim == 2}
+    return Muon(step.named().items(), config, {name for name, p in step.named().items() if id(p) in matrices})
+
+
 def held(step: Step, config: TrainConfig, compute: Compute, world: World) -> Held:
-    """The network and its optimizer as this process is to hold them; see `Whole`."""
+    """The network and its optimizer as this process is to hold them; see `Whole`.
+
+    Raises:
+        ConfigError: the optimizer needs whole matrices, of which each process is to hold some rows.
+    """
     if not config.shard or world.size == 1:
         return Whole(step, config, compute)
+    if config.optimizer != "adamw":
+        raise ConfigError(
+            "sharded weights are trained by one optimizer", expected="optimizer: adamw, or shard: false", got=config.optimizer
+        )
     from lexloom.train.sharding import Sharded  # a second of imports
 
     return Sharded(step, config, compute, world)

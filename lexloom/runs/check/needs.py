@@ -25,9 +25,9 @@ from lexloom.console import size
 from lexloom.models.base import Network
 from lexloom.objectives.base import Objective
 from lexloom.runs.check.findings import Findings
-from lexloom.train.optim import AdamW
 from lexloom.train.settings import TrainConfig
 from lexloom.train.step import Step, prepared
+from lexloom.train.whole import optimizer_of
 
 PROGRAM_BYTES = 600_000_000
 """Python, torch, the other libraries of a run, and what they load for the first step."""
@@ -181,8 +181,8 @@ def step_seconds(network: Network, objective: Objective, *, rows: int, length: i
     before = torch.get_num_threads()
     chosen.apply()
     network.to(chosen.torch_dtype)
-    step = prepared(Step(network, objective), replace(chosen, compile=False))
-    optimizer = AdamW(network.named_parameters(), train)
+    whole = Step(network, objective)
+    step, optimizer = prepared(whole, replace(chosen, compile=False)), optimizer_of(whole, train)
     batch = example(objective, rows, length).to(chosen.device)
     micro, update = [], []
     for _ in range(4):
