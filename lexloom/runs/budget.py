@@ -15,6 +15,9 @@ from pathlib import Path
 from statistics import median
 
 from lexloom import files
+from lexloom.train.optim import rate
+from lexloom.train.parallel import World
+from lexloom.train.settings import TrainConfig
 
 TIMED_STEPS, TIMED_SECONDS = 12, 20.0
 RESERVE = 0.01
@@ -37,10 +40,14 @@ class Plan:
     fall: int | None = None
     first: int | None = None
 
-    def save(self, folder: Path) -> Plan:
+    def save(self, folder: Path) -> None:
         """Writes `budget.json`."""
         files.write_json(folder / FILE, {"format": files.FORMAT, **asdict(self)})
-        return self
+
+    def falls_at(self, step: int, config: TrainConfig) -> bool:
+        """Whether the rate begins to fall after this step, and how long has not been decided yet."""
+        open_end = self.fall is None and config.schedule == "wsd" and step < self.steps
+        return open_end and step >= (1 - config.decay) * self.steps
 
 
 def saved(folder: Path) -> Plan | None:
@@ -51,6 +58,30 @@ def saved(folder: Path) -> Plan | None:
     found = files.read_json(path, kind="time budget")
     files.check_format(found, path)
     return Plan(found["seconds"], found["steps"], found["step_seconds"], found["fall"], found["first"])
+
+
+def decided(folder: Path, world: World, make: Callable[[], Plan]) -> Plan:
+    """The plan of the first process, which writes it down, in all."""
+    if world.first:
+        make().save(folder)
+    world.wait()
+    found = saved(folder)
+    assert found is not None
+    return found
+
+
+def rates(config: TrainConfig, plan: Plan | None, steps: int) -> Callable[[int], float]:
+    """The learning rate by step of a training of so many steps; where a plan was made twice, each part by its own."""
+    if plan is None or plan.fall is None or plan.first is None:
+        return lambda step: rate(config, step, steps)
+    fall, first, end = plan.fall, plan.first, plan.steps
+    falling = config.model_copy(update={"decay": (end - fall) / end})
+    return lambda step: rate(config, step, first) if step < fall else rate(falling, step, end)
+
+
+def given(config: TrainConfig) -> float:
+    """The seconds that a recipe gives, from now on."""
+    return config.budget or seconds_until(str(config.until), datetime.now())
 
 
 def seconds_until(clock: str, now: datetime) -> float:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from lexloom.train import checkpoint, recompute
 from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
 from lexloom.train.loop import NotFinite, Source, StepInfo, fit
-from lexloom.train.optim import rate
 from lexloom.train.parallel import ALONE, World
 from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
@@ -124,7 +122,7 @@ class Training:
             return kept
         steps = self.source.steps // getattr(self.source, "shapes", 1)  # of each shape, for each is compiled for itself
         if self.config.timed:
-            steps = COMPILE_PAYS_AFTER_STEPS if self._seconds() > LONG_SECONDS else 0
+            steps = COMPILE_PAYS_AFTER_STEPS if budget.given(self.config) > LONG_SECONDS else 0
         chosen = choose(ComputeConfig() if before else self.config, steps=steps)  # after --rechoose, whatever the recipe asked for
         machine.keep(self.folder, chosen, before)
         self.console.say(f"{self.title}: {chosen.line()}")
@@ -225,9 +223,8 @@ class Training:
         every = self.config.evaluate_every
         if every:
             step_seconds, evaluation = step_seconds + evaluation / every, 0.0
-        seconds = self._seconds()
-        gone = time.perf_counter() - self.born
-        self.plan = self._decided(lambda: budget.plan(seconds, gone, step_seconds, evaluation, EVALUATIONS))
+        seconds, gone = budget.given(self.config), time.perf_counter() - self.born
+        self.plan = budget.decided(self.folder, self.world, lambda: budget.plan(seconds, gone, step_seconds, evaluation, EVALUATIONS))
         self.state["seconds"] = gone
         self._keep_plan()
         self.console.say(f"{self.title}: {self.plan.steps:,} steps fit into {duration(seconds)}")
@@ -248,36 +245,16 @@ class Training:
         self.optimizer.restart(masters)
         self.begin = 0
 
-    def _decided(self, plan: Callable[[], budget.Plan]) -> budget.Plan:
-        """The plan of the first process, which writes it down, in all."""
-        if self.world.first:
-            plan().save(self.folder)
-        self.world.wait()
-        found = budget.saved(self.folder)
-        assert found is not None
-        return found
-
-    def _seconds(self) -> float:
-        """The time that the recipe gives."""
-        return self.config.budget or budget.seconds_until(str(self.config.until), datetime.now())
-
     def _keep_plan(self) -> None:
         if self.plan is not None:
             self.source.resize(self.plan.steps)  # type: ignore[attr-defined]
             if self.config.evaluate_every is None:
                 self.config = self.config.model_copy(update={"evaluate_every": max(1, self.plan.steps // EVALUATIONS)})
 
-    def _falls_at(self, step: int) -> bool:
-        """Whether the rate begins to fall after this step, and how long has not been decided yet."""
-        plan = self.plan
-        if plan is None or plan.fall is not None or self.config.schedule != "wsd" or step >= plan.steps:
-            return False
-        return step >= (1 - self.config.decay) * plan.steps
-
     def _plan_again(self, step: int) -> None:
         old, spent = self.plan, self.state["seconds"]
         assert old is not None
-        self.plan = self._decided(lambda: budget.again(old, step, spent, self.config.decay))
+        self.plan = budget.decided(self.folder, self.world, lambda: budget.again(old, step, spent, self.config.decay))
         self.begin = step
         self._keep_plan()
 
@@ -287,21 +264,9 @@ class Training:
     def _steps(self) -> Any:
         if self.config.patience is not None and self.state["waited"] >= self.config.patience:
             return iter(())  # it had stopped early, and was killed before the stage was closed
-
-        config, plan = self.config, self.plan
-        falling = config
-        if plan is not None and plan.fall is not None:
-            falling = config.model_copy(update={"decay": (plan.steps - plan.fall) / plan.steps})
-
-        def learning_rate(step: int) -> float:
-            if plan is None or plan.fall is None or plan.first is None:
-                return rate(config, step, self.source.steps)
-            if step < plan.fall:
-                return rate(config, step, plan.first)
-            return rate(falling, step, plan.steps)
-
+        rates = budget.rates(self.config, self.plan, self.source.steps)
         step, weights, device = self.held.step, self.objective.parts, self.compute.device
-        return fit(step, weights, self.optimizer, self.source, learning_rate, start=self.begin, device=device, world=self.world)
+        return fit(step, weights, self.optimizer, self.source, rates, start=self.begin, device=device, world=self.world)
 
     def _watched(self) -> Iterator[StepInfo]:
         """The steps; one that does not fit into memory is done again in smaller micro-batches, its rows staying what they are."""
@@ -309,7 +274,7 @@ class Training:
             try:
                 for info in self._steps():
                     yield info
-                    if self._falls_at(info.step):
+                    if self.plan is not None and self.plan.falls_at(info.step, self.config):
                         self._plan_again(info.step)
                         break
                 else:
