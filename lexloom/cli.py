@@ -40,12 +40,14 @@ def _console(quiet: bool, verbose: bool, json: bool) -> Console:
     return Console(quiet=quiet, verbose=verbose, json=json)
 
 
-def _several(devices: str | None) -> None:
+def _several(devices: str | None, recipe: Path, settings: list[str] | None, out: Path | None) -> None:
     """Starts this very command in several processes, where that is asked for, and ends with their exit status."""
     if devices is None:
         return
+    from lexloom.runs import verbs
     from lexloom.train.parallel import launched
 
+    verbs.run(recipe, out=out, settings=settings or [], dry_run=True, console=Console(quiet=True))  # a mistake is told here, once
     arguments = sys.argv[1:]
     place = next(i for i, word in enumerate(arguments) if word.startswith("--devices"))
     status = launched(devices, arguments[:place] + arguments[place + (1 if "=" in arguments[place] else 2) :])
@@ -69,7 +71,7 @@ def run(
     from lexloom.runs import verbs
 
     if not dry_run:
-        _several(devices)
+        _several(devices, recipe, set_, out)
     console = _console(quiet, verbose, json)
     found = verbs.run(recipe, out=out, settings=set_ or [], dry_run=dry_run, rechoose=rechoose, console=console)
     if isinstance(found, list):
@@ -144,7 +146,7 @@ def pretrain(
     """Run a recipe up to the end of pre-training; the model is RUN/bundle."""
     from lexloom.runs import verbs
 
-    _several(devices)
+    _several(devices, recipe, set_, out)
     console = _console(quiet, verbose, json)
     _show_run(console, verbs.pretrain(recipe, out=out, settings=set_ or [], rechoose=rechoose, console=console))
 

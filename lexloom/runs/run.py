@@ -119,7 +119,14 @@ class Run:
                 break
 
     def dry(self) -> list[dict[str, str]]:
-        """Each stage, whether it would run, and why; nothing is written."""
+        """Each stage, whether it would run, and why; nothing is written.
+
+        Raises:
+            ConfigError: a setting is not right, as `execute` would say.
+        """
+        from lexloom.runs.components import settle
+
+        settle(self.plan)
         found, fresh = [], False
         for name, stage in self._dry_stages():
             why = "runs, for a stage before it does" if fresh or stage is None else stage.why()

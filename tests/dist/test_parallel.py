@@ -66,3 +66,11 @@ def test_devices_is_a_number_or_all(devices: str) -> None:
     with pytest.raises(ConfigError, match="--devices"):
         wanted(devices)
     assert wanted(None) == 1 and wanted("all") >= 1
+
+
+def test_a_mistake_in_a_recipe_is_told_once(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    command = [*tiny.COMMAND, "run", "recipe.yaml", "--out", "run", "--devices", "2", "--set", "pretrain.train.lenght=8"]
+    done = subprocess.run(command, cwd=tmp_path, env=tiny.ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and "lenght" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import pytest
 import lexloom
 from lexloom import files
 from lexloom.console import Console
-from lexloom.errors import BusyError
+from lexloom.errors import BusyError, ConfigError
 from lexloom.lock import locked
 from lexloom.runs import recipe
 from lexloom.runs.run import Run
@@ -84,6 +84,12 @@ def test_the_kept_recipe_is_the_recipe(done: Path) -> None:
     again = Run(recipe.read(done / "recipe.yaml"), done, Console(quiet=True)).dry()
     assert [stage["stage"] for stage in again] == ["corpus", "tokenizer", "shards", "pretrain", "finetune/topics"]
     assert recipe.read(done / "recipe.yaml").recipe.name == "tiny"
+
+
+def test_a_dry_run_tells_what_is_not_right(done: Path) -> None:
+    for setting in ("pretrain.train.lenght=8", "pretrain.model.hiden_size=8", "finetune.topics.train.epoch=1"):
+        with pytest.raises(ConfigError, match="did you mean"):
+            lexloom.run(done.parent / "recipe.yaml", out=done, settings=[setting], dry_run=True)
 
 
 def test_a_dry_run_says_what_would_run(done: Path) -> None:
