@@ -119,7 +119,9 @@ def _made_up(vocabulary_size: int, plan: Plan) -> Vocabulary:
     """What the tokenizer that the recipe will train may look like."""
     special, made = range(min(5, vocabulary_size)), plan.recipe.tokenizer
     end = 0 if made is None or "eos" in made.roles() else None
-    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), {"input_ids": 0, "token_type_ids": 0}, end)
+    characters = (made.characters or 0) if made is not None else 0
+    fills = {"input_ids": 0, "token_type_ids": 0, **({"characters": 0} if characters else {})}
+    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), fills, end, characters)
 
 
 def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text | None:
@@ -192,6 +194,7 @@ class _Phase:
     def __init__(self, name: str, phase: Phase, start: Start, objective: Objective, where: str, findings: Findings) -> None:
         self.name, self.phase, self.start, self.objective = name, phase, start, objective
         self.where, self.findings, self.train = where, findings, phase.train
+        start.kind.check_rows(start.config, objective.vocabulary.fills, where=where)
         if missing := objective.needs - start.kind.ABILITIES:
             raise ConfigError(f"{start.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing), where=where)
         self.network = Network.planned(start.kind, start.config, objective.roles)
