@@ -1,7 +1,7 @@
 """ELMo (Peters et al. 2018, "Deep contextualized word representations"): a character CNN, two stacked biLSTMs, a learned mix of layers.
 
-Words come as characters, so that none is unknown: batches have `characters` (B, T, C) beside `input_ids`. Each direction has LSTMs of its own
-and never meets the other before the mix: the state that predicts a word has not seen it. From the second layer on, input is added to
+Words come as characters, so that none is unknown: batches have `characters` (B, T, C) beside `input_ids`. Each direction has LSTMs of its
+own and never meets the other before the mix: the state that predicts a word has not seen it. From the second layer on, input is added to
 output. The published code also cuts cells and projections off at 3, which is left out here.
 
 Letters: B rows, T tokens, C symbols a word, P width of a direction, D = 2 P, V words, N tokens, L layers.

@@ -77,9 +77,9 @@ class CharacterCNN(nn.Module):
     def _most(self, words: Tensor, weight: Tensor) -> Tensor:
         """(n, C) -> (n, F): the most that each filter finds, 0 at least."""
         x = self.symbols(words) * (words != 0)[..., None]
-        n, c, e = x.shape
-        x = F.pad(x, (0, 0, 0, self.widest - 1)).view(n, -1)
-        windows = x.unfold(1, self.widest * e, e)
+        width = x.shape[2]
+        x = F.pad(x, (0, 0, 0, self.widest - 1)).flatten(1)
+        windows = x.unfold(1, self.widest * width, width)
         return F.linear(windows, weight).max(dim=1).values.clamp(min=0)
 
 

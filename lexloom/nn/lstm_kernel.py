@@ -1,5 +1,5 @@
-"""What an LSTM does with its gates between two products on a CPU, in one pass: `nn.recurrent.plain` in float32, read and written in bfloat16
-where the network computes so.
+"""What an LSTM does with its gates between two products on a CPU, in one pass: `nn.recurrent.plain` in float32, which reads and writes
+bfloat16 where the network computes so.
 
 tanh is the rational function of degree 13 over 6 that Eigen has (off by less than 4e-7), out of which a compiler makes a dozen vector
 instructions; σ(x) = (1 + tanh(x / 2)) / 2.

@@ -70,7 +70,7 @@ def plain(gates: Tensor, kept: Tensor, recurrent: Tensor, projection: Tensor | N
 
 
 class Recurrence(torch.autograd.Function):
-    """`plain` by the kernel. The cells are kept in fp32; what comes back through time costs two products a step, all others are of all steps."""
+    """`plain` by the kernel, cells in fp32. What comes back through time costs two products a step; all others are of all steps at once."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, kept: Tensor, recurrent: Tensor, projection: Tensor | None, backwards: bool) -> Tensor:

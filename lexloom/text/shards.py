@@ -1,8 +1,8 @@
 """Shards: the token ids of a corpus as memory-mapped files, with sentence and document borders. No padding, no special tokens.
 
 A folder holds for each split `tokens-*.bin` (uint8, 16 or 32 by vocabulary), `sentences-*.bin` (where sentences end, in tokens),
-`documents-*.bin` (where documents end, in sentences), `ids-*.bin` (document ids, UTF-8) with `id-ends-*.bin`, and `shards.json`. Where the tokenizer spells words,
-`characters.bin` has the spelling of each (int16).
+`documents-*.bin` (where documents end, in sentences), `ids-*.bin` (document ids, UTF-8) with `id-ends-*.bin`, and `shards.json`; and
+`characters.bin` (int16) where the tokenizer spells words.
 
 Letters: N tokens, S sentences, D documents, V vocabulary, C symbols of a word.
 """

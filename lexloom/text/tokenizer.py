@@ -331,7 +331,7 @@ class Tokenizer:
     def _normal(self, word: str) -> str:
         """As the tokenizer would look for it in its vocabulary."""
         normalizer = self.backend.normalizer
-        return word if normalizer is None else str(normalizer.normalize_str(_SURROGATE.sub("\ufffd", word)))
+        return word if normalizer is None else str(normalizer.normalize_str(_SURROGATE.sub("\ufffd", word))).strip()
 
     def _flat(self, backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: bool = False) -> tuple[Ragged, Any]:
         ids, lengths, places = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int32)]
