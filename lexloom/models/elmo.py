@@ -10,13 +10,13 @@ Letters: B rows, T tokens, C symbols a word, P width of a direction, D = 2 P, V 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lexloom.config import Config
+from lexloom.config import Config, Count
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output
 from lexloom.nn.characters import CharacterCNN, Highway, distinct, everywhere, symbols_of
@@ -28,6 +28,8 @@ from lexloom.text.spelling import SYMBOLS
 
 TWO_WAY = "two-way-lm"
 _PUBLISHED = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class ElmoConfig(Config):
@@ -43,11 +45,11 @@ class ElmoConfig(Config):
     """
 
     vocab_size: int = Field(50_000, ge=1)
-    predicted_words: int | None = Field(None, ge=2)
+    predicted_words: Count | None = Field(None, ge=2)
     cutoffs: list[int] | None = None
     divide: float = Field(2.0, ge=1)
     character_size: int = Field(16, ge=1)
-    filters: list[tuple[int, int]] = Field(default_factory=lambda: list(_PUBLISHED), min_length=1)
+    filters: list[tuple[Positive, Positive]] = Field(default_factory=lambda: list(_PUBLISHED), min_length=1)
     highway_layers: int = Field(2, ge=0)
     cell_size: int = Field(4096, ge=1)
     projection_size: int = Field(512, ge=1)
@@ -71,8 +73,8 @@ class ElmoConfig(Config):
     def _sizes_fit(self) -> Self:
         if self.cutoffs is not None and (sorted(set(self.cutoffs)) != self.cutoffs or min(self.cutoffs, default=1) < 1):
             raise ValueError(f"cutoffs that rise from 1 or more, not {self.cutoffs}")
-        if any(span < 1 or n < 1 for span, n in self.filters):
-            raise ValueError("filters of width 1 or more, each 1 or more times")
+        if self.unk_token_id is not None and self.unk_token_id >= self.words:
+            raise ValueError(f"predicted_words above the number of the unknown word, {self.unk_token_id}")
         return self
 
 

@@ -42,6 +42,8 @@ class LSTM(nn.Module):
         weights = self.recurrent.weight, None if self.projection is None else self.projection.weight
         if gates.device.type == "cpu" and gates.dtype in (torch.float32, torch.bfloat16) and gates.numel() >= ONE_PASS_FROM:
             states: Tensor = Recurrence.apply(gates, kept, *weights, backwards)
+        elif gates.is_meta:  # nothing is computed there: all steps as one take as much memory
+            states = plain(gates.flatten(0, 1)[None], kept.flatten()[None], *weights, backwards).view(*gates.shape[:2], -1)
         else:
             states = plain(gates, kept, *weights, backwards)
         return states.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""ELMo from raw text by a recipe: words spelt in shards and in texts, features of every layer, and on from a checkpoint to the same bits."""
+"""ELMo from raw text by a recipe: words spelt in shards and texts, features of every layer, and on from a checkpoint to the same bits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 import lexloom
 from lexloom import files
 from lexloom.batch import Batch
-from lexloom.errors import LexloomError
+from lexloom.errors import ConfigError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.runs.check import check
+from lexloom.runs.pretrain import extended
 from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
@@ -48,7 +49,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_in_both_directions(done: Path) -> None:
     log = read(done / "pretrain")
     losses = [line["loss"] for line in log]
-    assert len(losses) == 40 and sum(losses[-10:]) < 0.85 * sum(losses[:10])
+    assert len(losses) == 40 and sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert log[0]["loss"] == pytest.approx((log[0]["parts"]["forward-lm"] + log[0]["parts"]["backward-lm"]) / 2)
     summary = files.read_json(done / "pretrain/summary.json")
     assert set(summary["validation"]["parts"]) == {"forward-lm", "backward-lm"} and summary["model"]["class"] == "ElmoForTwoWayLM"
@@ -104,12 +105,9 @@ def test_words_that_come_without_characters_are_told_before_the_first_step(tmp_p
     assert not (tmp_path / "run/pretrain/metrics.jsonl").exists()
 
 
-def test_there_is_no_matrix_of_words_to_extend(done: Path, tmp_path: Path) -> None:
-    model = f"{{from: {done / 'pretrain/bundle'}, vocabulary: {{extend: 2}}}}"
-    head, _, rest = RECIPE.partition("tokenizer:")
-    recipe = head + "pretrain:\n  model: " + model + rest[rest.index("\n  objective") : rest.index("finetune:")]
-    with pytest.raises(LexloomError, match="no matrix of words"):
-        lexloom.run(tiny.write(tmp_path, recipe), out=tmp_path / "run")
+def test_there_is_no_matrix_of_words_to_extend(done: Path) -> None:
+    with pytest.raises(ConfigError, match="no matrix of words"):
+        extended(Bundle.load(done / "pretrain/bundle"), ["xylophone"])
 
 
 def test_embedding_is_the_mean_of_its_words(done: Path) -> None:
