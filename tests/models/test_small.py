@@ -33,7 +33,7 @@ def pieces() -> Tokenizer:
 
 def network(name: str, roles: frozenset[str] = frozenset(), **settings: Any) -> Network:
     kind = ARCHITECTURES.get(name)
-    return Network.build(kind, kind.Config.read({**kind.TINY, **settings}), roles, labels=3, seed=1).double()
+    return Network.build(kind, kind.Config.read({**kind.TINY, **settings}), roles, seed=1).double()
 
 
 def test_textcnn_is_each_filter_at_each_place(pieces: Tokenizer) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from lexloom import keys
 from lexloom.batch import Batch
@@ -16,6 +17,7 @@ from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.objectives.base import Vocabulary
 from lexloom.objectives.two_way_lm import BACKWARD, FORWARD, ROLE, TwoWayLM, TwoWayLMConfig
 from lexloom.text.spelling import spelled
+from lexloom.train.step import Step
 
 V, C, T = 97, 12, 12
 FILLS = {"input_ids": 0, "characters": 0}
@@ -144,3 +146,22 @@ def test_a_guess_that_knows_frequencies_alone() -> None:
     counts[[2, 7, 8]] = (100, 5, 5)  # the first is special
     assert OBJECTIVE.blind(counts) == dict.fromkeys((FORWARD, BACKWARD), pytest.approx(math.log(2)))
     assert OBJECTIVE.blind(np.zeros(V)) == {}
+
+
+@networks
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_compiled_it_is_the_same_for_any_number_of_different_words(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    step = Step(network(name, dtype), OBJECTIVE)
+    counter = CompileCounterWithBackend("inductor")
+    compiled = torch.compile(step, backend=counter, dynamic=False)
+    frames = []
+    for lengths in ((12, 7, 3), (12, 12, 12, 12), (3, 3)):
+        made, found = batch(lengths), []
+        for run in (step, compiled):
+            step.zero_grad()
+            torch.stack(list(run(made.tensors).values())).sum().backward()
+            found.append(torch.cat([p.grad.flatten().double() for p in step.parameters() if p.grad is not None]))
+        assert (found[0] - found[1]).norm() <= tolerance * found[0].norm() > 0
+        frames.append(counter.frame_count)
+    assert frames[0] == frames[-1] > 0
