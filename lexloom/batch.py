@@ -81,13 +81,13 @@ def padded(
     """Pads token rows to one shape.
 
     Args:
-        rows: each with 1-D integer arrays under the names in `fills` (names a row lacks are left out for all).
+        rows: each with integer arrays under the names in `fills`, T long (names a row lacks are left out for all).
         fills: name -> what stands at padding, e.g. `{"input_ids": 0, "token_type_ids": 0}`.
         length: T; the longest row where None.
         size: B; rows beyond the given ones are padding throughout (they count 0). The number of rows where None.
 
     Returns:
-        name -> (B, T) int64, and `attention_mask` (B, T) bool.
+        name -> (B, T) int64, or (B, T, C) where a row's array is (T, C); and `attention_mask` (B, T) bool.
 
     Raises:
         LexloomError: a row is longer than `length`, there are more rows than `size`, or parts of a row differ in length.
@@ -109,14 +109,15 @@ def padded(
 
 
 def aligned(rows: Sequence[Any], length: int, *, fill: int | bool, size: int | None = None) -> npt.NDArray[Any]:
-    """1-D arrays, none longer than `length`, as the rows of one array, all at once.
+    """Arrays, none longer than `length`, as the rows of one array, all at once; those of two dimensions are alike in the second.
 
     Args:
         fill: what stands behind a row and in the rows beyond the given ones; a bool makes an array of them, else it is int64.
         size: B, at least the number of rows, which it is where None.
     """
     kind: npt.DTypeLike = np.bool_ if isinstance(fill, bool) else np.int64
-    block: npt.NDArray[Any] = np.full((len(rows) if size is None else size, length), fill, dtype=kind)
+    shape = (len(rows) if size is None else size, length, *(np.shape(rows[0])[1:] if rows else ()))
+    block: npt.NDArray[Any] = np.full(shape, fill, dtype=kind)
     if rows:
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         block[: len(rows)][np.arange(length) < lengths[:, None]] = np.concatenate(rows, dtype=block.dtype, casting="unsafe")

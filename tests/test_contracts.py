@@ -23,6 +23,7 @@ from lexloom.objectives.together import Together
 from lexloom.registry import Registry
 from lexloom.tasks.base import TASKS, Task
 from lexloom.tasks.metrics import Bootstrap
+from lexloom.text.spelling import spelled
 from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 
 OF_THE_WHOLE_TEXT = ("next-sentence", "sequence-classification", "multiple-choice")
@@ -72,11 +73,17 @@ def token_rows(n: int = 4, *, vocab: int = 97, longest: int = 12) -> list[dict[s
     for i in range(n):
         length = longest - 2 * (i % 4)
         ids = keys.integers(keys.key("contract", i), length, vocab)
-        found.append({"input_ids": ids, "token_type_ids": (np.arange(length) >= length // 2).astype(np.int64)})
+        types = (np.arange(length) >= length // 2).astype(np.int64)
+        found.append({"input_ids": ids, "token_type_ids": types, "characters": characters(ids)})
     return found
 
 
-FILLS = {"input_ids": 0, "token_type_ids": 0}
+def characters(ids: Sequence[int]) -> np.ndarray:
+    """(T, C): words are called by their numbers."""
+    return spelled([f"{'word' * (i % 3)}{i}" for i in ids], 12)
+
+
+FILLS = {"input_ids": 0, "token_type_ids": 0, "characters": 0}
 
 
 def answers(network: Network, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,8 +129,9 @@ def test_what_comes_later_is_seen_by_encoders_only(case: tuple[str, frozenset[st
     kind = ARCHITECTURES.get(case[0])
     network = build(kind, case[1]).double()
     batch = padded(token_rows(1), FILLS)
-    other = {**batch, "input_ids": batch["input_ids"].clone()}
+    other = {name: tensor.clone() for name, tensor in batch.items()}
     other["input_ids"][0, 8] = (other["input_ids"][0, 8] + 1) % 97
+    other["characters"][0, 8] = torch.from_numpy(characters(other["input_ids"][0, 8:9].tolist()))
     before = network.backbone(batch).hidden[0, :8]
     assert close(network.backbone(other).hidden[0, :8], before) == ("encoder" not in kind.ABILITIES)
 
@@ -216,7 +224,7 @@ def objective_rows(objective: Objective, tokenizer: Tokenizer) -> list[dict[str,
         special[[0, length // 2, length - 1]] = True
         ids[special] = (2, 3, 3)
         types = (np.arange(length) > length // 2).astype(np.int64)
-        row = {"id": i, "input_ids": ids, "token_type_ids": types, "special": special}
+        row = {"id": i, "input_ids": ids, "token_type_ids": types, "special": special, "characters": characters(ids)}
         found.append(row if objective.rows == "block" else {**row, "next_sentence_label": i % 2})
     return found
 

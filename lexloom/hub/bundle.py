@@ -137,7 +137,8 @@ class Bundle:
     def _card(self, name: str) -> str:
         n = sum(p.numel() for p in self.network.parameters())
         about = {"pipeline": getattr(self.task, "pipeline", None), **self.about}
-        return card.card(name, about, parameters=n, class_name=self.network.class_name, max_length=self.max_length)
+        opens = self.network.class_name if type(self.network.backbone).WEIGHTS else None
+        return card.card(name, about, parameters=n, class_name=opens, max_length=self.max_length)
 
     def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]], pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
         """Answers, one a text and in order, shaped like those of the `transformers` pipeline for the task.
@@ -292,6 +293,7 @@ def _name_of(task: Task) -> str:
 
 
 def _check_fit(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
+    type(network.backbone).check_rows(network.backbone.config, tokenizer.fills, where=str(folder))
     embedding = network.backbone.embedding
     if embedding is not None and len(tokenizer) > embedding.num_embeddings:
         raise WeightsError(

@@ -6,22 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 HEAD = """---
-library_name: transformers
 {head}---
 """
 
 
-def card(name: str, about: Mapping[str, Any], *, parameters: int, class_name: str, max_length: int) -> str:
+def card(name: str, about: Mapping[str, Any], *, parameters: int, class_name: str | None, max_length: int) -> str:
     """A card out of what is known; nothing is claimed that was not measured.
 
     Args:
+        class_name: the class in `transformers` that opens it; None where there is none.
         about: may hold `language`, `pipeline`, `task`, `scores` (list of {model, metric, value, low, high, n}), `data`, `verdict`.
     """
     head = "".join(f"{key}: {about[name]}\n" for key, name in (("language", "language"), ("pipeline_tag", "pipeline")) if about.get(name))
-    lines = [HEAD.format(head=head + "tags:\n- lexloom\n"), f"# {name}\n"]
+    library = "lexloom" if class_name is None else "transformers"
+    lines = [HEAD.format(head=f"library_name: {library}\n{head}tags:\n- lexloom\n"), f"# {name}\n"]
     if about.get("verdict"):
         lines.append(f"{about['verdict']}\n")
-    lines.append(f"Opens as `{class_name}` in `transformers`. {parameters:,} parameters, inputs of up to {max_length} tokens.\n")
+    opens = "Opens in lexloom" if class_name is None else f"Opens as `{class_name}` in `transformers`"
+    lines.append(f"{opens}. {parameters:,} parameters, inputs of up to {max_length} tokens.\n")
     lines += _scores(about.get("scores") or [])
     if about.get("data"):
         lines += ["## Data\n", *(f"- {line}" for line in about["data"]), ""]

@@ -15,7 +15,8 @@ from lexloom import files
 from lexloom.errors import FormatError, WeightsError
 from lexloom.models.base import Network, Weight, initialize
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE, OWN = "model.safetensors", "lexloom.safetensors"
+"""The file of the weights; the second is that of networks that `transformers` has not."""
 SHARD_BYTES = 5_000_000_000
 
 
@@ -35,7 +36,7 @@ class Loaded:
 
 
 def read_tensors(folder: Path | str) -> dict[str, Tensor]:
-    """All tensors of a folder, from one safetensors file or several with an index.
+    """All tensors of a folder, from one safetensors file or several with an index, of either name.
 
     Raises:
         WeightsError: there are none, an index names a file outside the folder, or only pickled weights are there.
@@ -53,17 +54,22 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        index = files.read_json(folder / INDEX, kind="weight index")
+    single = OWN if any((folder / name).is_file() for name in (OWN, _index(OWN))) else SINGLE
+    if (path := folder / _index(single)).is_file():
+        index = files.read_json(path, kind="weight index")
         names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
         if not names or any(not isinstance(n, str) or Path(n).name != n or not n.endswith(".safetensors") for n in names):
-            raise WeightsError("the weight index names something that is no safetensors file of its folder", where=str(folder / INDEX))
+            raise WeightsError("the weight index names something that is no safetensors file of its folder", where=str(path))
         return [folder / name for name in names]
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
+    if (folder / single).is_file():
+        return [folder / single]
     pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
     hint = f"{pickled[0]} is a pickle, which can run code: it is never opened" if pickled else "is this a model folder?"
     raise WeightsError(f"there is no {SINGLE}", where=str(folder), hint=hint)
+
+
+def _index(single: str) -> str:
+    return f"{single}.index.json"
 
 
 def load_into(network: Network, tensors: Mapping[str, Tensor], *, where: str = "", seed: int | None = None) -> Loaded:
@@ -148,18 +154,22 @@ def to_disk(network: Network, masters: Mapping[str, Tensor] | None = None) -> di
 
 
 def save(network: Network, folder: Path, masters: Mapping[str, Tensor] | None = None) -> None:
-    """Writes `model.safetensors` as `save_pretrained` of the class in `transformers` does: same key set, same metadata."""
-    tensors = to_disk(network, masters)
+    """Writes `model.safetensors` as `save_pretrained` of the class in `transformers` does: same key set, same metadata.
+
+    Of a network that `transformers` has not, `lexloom.safetensors`.
+    """
+    tensors, single = to_disk(network, masters), SINGLE if type(network.backbone).WEIGHTS else OWN
     total = sum(t.numel() * t.element_size() for t in tensors.values())
     if total <= SHARD_BYTES:
-        files.write_bytes(folder / SINGLE, to_bytes(tensors, metadata={"format": "pt"}))
+        files.write_bytes(folder / single, to_bytes(tensors, metadata={"format": "pt"}))
         return
     groups = _groups(tensors)
-    names = [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
+    stem = single.removesuffix(".safetensors")
+    names = [f"{stem}-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
     for name, group in zip(names, groups, strict=True):
         files.write_bytes(folder / name, to_bytes({n: tensors[n] for n in group}, metadata={"format": "pt"}))
     places = {n: name for name, group in zip(names, groups, strict=True) for n in group}
-    files.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    files.write_json(folder / _index(single), {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def _groups(tensors: Mapping[str, Tensor]) -> list[list[str]]:

@@ -28,6 +28,8 @@ class Output:
     hidden: Tensor  # (B, T, D)
     pooled: Tensor | None = None  # (B, D)
     layers: tuple[Tensor, ...] | None = None  # L + 1 of (B, T, D), the embeddings first
+    forward: Tensor | None = None  # (B, T, P), of a two-way network: states that have seen what stands before, and the token itself
+    backward: Tensor | None = None  # (B, T, P), that have seen the token and what stands behind
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,11 @@ class Architecture(nn.Module):
 
     Config: ClassVar[type[Config]]
     MODEL_TYPE: ClassVar[str]  # `model_type` of config.json
-    ABILITIES: ClassVar[frozenset[str]]  # of: encoder, decoder, cross-attention, images
+    ABILITIES: ClassVar[frozenset[str]]  # of: encoder, decoder, two-way, cross-attention, images
     ROLES: ClassVar[Mapping[frozenset[str], str]]  # set of head roles -> class in transformers
-    PREFIX: ClassVar[str]  # what stands before the backbone's names when there are heads
-    WEIGHTS: ClassVar[Sequence[Weight]]  # of the backbone; names on disk without PREFIX
-    HEAD_WEIGHTS: ClassVar[Mapping[str, Sequence[Weight]]]  # by role; names on disk in full
+    PREFIX: ClassVar[str] = ""  # what stands before the backbone's names when there are heads
+    WEIGHTS: ClassVar[Sequence[Weight]] = ()  # of the backbone; names on disk without PREFIX. None: of own type, under own names
+    HEAD_WEIGHTS: ClassVar[Mapping[str, Sequence[Weight]]] = {}  # by role; names on disk in full
     KEPT: ClassVar[frozenset[str]] = frozenset({"masked-lm", "next-sentence", "causal-lm"})  # roles whose heads go on from a bundle's
     ALIASES: ClassVar[Sequence[tuple[str, str]]] = ()  # old endings on disk -> new ones
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -99,6 +101,27 @@ class Architecture(nn.Module):
     def head(self, role: str, labels: int) -> nn.Module:
         """A new head for a role; `labels` is the number of classes where that means something."""
         raise NotImplementedError
+
+    @classmethod
+    def reads(cls, config: Any) -> frozenset[str]:
+        """What a batch must have: `input_ids`, or also the `characters` of words."""
+        return frozenset({"input_ids"})
+
+    @classmethod
+    def check_rows(cls, config: Any, fills: Iterable[str], *, where: str | None = None) -> None:
+        """Whether rows of a tokenizer have what the network reads.
+
+        Raises:
+            ConfigError: they have not.
+        """
+        if missing := cls.reads(config) - set(fills):
+            hint = "tokenizer: {kind: word, characters: 50}" if "characters" in missing else None
+            what = f"{cls.MODEL_TYPE} reads {', '.join(sorted(missing))} of words, which this tokenizer does not give"
+            raise ConfigError(what, where=where, hint=hint)
+
+    def constant(self, name: str) -> float | Tensor | None:
+        """What a weight of the network starts as where it is not drawn: biases at 0, norms at 1; None where it is."""
+        return 0.0 if name.endswith("bias") else 1.0 if "norm" in name.rsplit(".", 2)[-2] else None
 
     def spread(self, name: str) -> float:
         """The standard deviation that a weight of the network starts with: the same for all, unless the architecture knows better."""
@@ -204,6 +227,8 @@ class Network(nn.Module):
     def table(self) -> list[Weight]:
         """The weight table of this very network: blocks numbered, prefixes in place, absent parts left out."""
         kind, own = type(self.backbone), set(self.state_dict())
+        if not kind.WEIGHTS:
+            return [same(name, name) for name in sorted(own)]
         prefix = kind.PREFIX if self.heads else ""
         rows = [_placed(row, i, prefix) for row in kind.WEIGHTS for i in _numbers(row, len(self.backbone.blocks))]
         rows += [row for role in self.heads for row in kind.HEAD_WEIGHTS[role]]
@@ -235,7 +260,7 @@ def _placed(row: Weight, i: int, prefix: str) -> Weight:
 
 
 def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = None) -> None:
-    """Draws every weight from (seed, its name): normal, as wide as the architecture's `spread` says; norms start at 1, biases at 0.
+    """Draws every weight from (seed, its name): normal, as wide as the architecture's `spread` says, where it has no `constant` for it.
 
     A whole network whose config says `initialization: mimetic` is then given the starting values of its architecture's `imitate`.
 
@@ -250,10 +275,8 @@ def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = No
         if parameter.is_meta:
             raise WeightsError(f"{name} has no storage")
         with torch.no_grad():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif "norm" in name.rsplit(".", 2)[-2]:
-                parameter.fill_(1.0)
+            if (value := backbone.constant(name)) is not None:
+                parameter.copy_(torch.as_tensor(value))
             else:
                 parameter.copy_(normal(parameter.shape, seed, name, backbone.spread(name)))
     if only is None and getattr(backbone.config, "initialization", "normal") == "mimetic":

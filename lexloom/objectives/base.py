@@ -29,7 +29,8 @@ Row = Mapping[str, Any]
 class Vocabulary:
     """What an objective knows of a tokenizer: the size, the ids of special tokens by role, and what stands at padding.
 
-    `end` is the token that ends a document where a text has no special tokens around it.
+    `end` is the token that ends a document where a text has no special tokens around it; `characters` the symbols of a word where rows have
+    them, else 0.
     """
 
     size: int
@@ -37,11 +38,13 @@ class Vocabulary:
     special: frozenset[int]
     fills: Mapping[str, int]
     end: int | None = None
+    characters: int = 0
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
         """Reads it off a lexloom tokenizer."""
-        return cls(len(tokenizer), tokenizer.mask_id, frozenset(tokenizer.special_ids), tokenizer.fills, tokenizer.eos_id)
+        special = frozenset(tokenizer.special_ids)
+        return cls(len(tokenizer), tokenizer.mask_id, special, tokenizer.fills, tokenizer.eos_id, tokenizer.characters)
 
 
 class Objective:

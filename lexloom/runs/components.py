@@ -50,12 +50,13 @@ class Phase:
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A task of a recipe, settled."""
+    """A task of a recipe, settled. `model` is the network that it starts with fresh weights, where it does not start from a bundle."""
 
     section: FinetuneSection
     kind: type[Task]
     config: Any
     train: FinetuneConfig
+    model: tuple[type[Architecture], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,22 @@ def _model(plan: Plan, section: PretrainSection, place: Place, problems: list[Le
         start, found = attempt(Start, settings, plan.document, place)
         problems += found
         return start, None, {}
+    return None, *_architecture(plan, settings, place, problems)
+
+
+def _architecture(
+    plan: Plan, settings: dict[str, Any], place: Place, problems: list[LexloomError]
+) -> tuple[type[Architecture], dict[str, Any]]:
+    """An architecture by `kind`, and its settings over those of the `preset`."""
     kind = ARCHITECTURES.get(settings.pop("kind", "bert"))
     preset = settings.pop("preset", None)
     if preset is not None and preset not in kind.PRESETS:
         problems.append(unknown("preset", str(preset), kind.PRESETS, where=plan.document.where((*place, "preset"))))
-        return None, kind, {}
+        return kind, {}
     merged = {**kind.PRESETS.get(preset, {}), **settings}
     _, found = attempt(kind.Config, merged, plan.document, place)
     problems += found
-    return None, kind, merged
+    return kind, merged
 
 
 def _task(plan: Plan, name: str, section: FinetuneSection, problems: list[LexloomError]) -> FineTuning | None:
@@ -136,7 +144,10 @@ def _task(plan: Plan, name: str, section: FinetuneSection, problems: list[Lexloo
     config, found = attempt(kind.Config, section.settings, plan.document, (*place, "settings"))
     train, more = attempt(FinetuneConfig, section.train, plan.document, (*place, "train"))
     problems += [*found, *more]
-    return None if found or more else FineTuning(section, kind, config, train)
+    before, model = len(problems), None
+    if section.model is not None:
+        model = _architecture(plan, dict(section.model), (*place, "model"), problems)
+    return None if found or more or len(problems) > before else FineTuning(section, kind, config, train, model)
 
 
 def describe(model: Mapping[str, Any]) -> str:

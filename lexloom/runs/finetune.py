@@ -31,10 +31,13 @@ from lexloom.tasks.columns import Columns
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.order import BucketPlan
 from lexloom.text.rows import Placed
+from lexloom.text.tokenizer import Tokenizer
 from lexloom.train.settings import FinetuneConfig
 from lexloom.train.source import LabelledSource
 
 HELD_OUT = 0.1
+NEW_LENGTH = 256
+"""Tokens that a new network reads at most, where `max_length` does not say."""
 
 
 @dataclass
@@ -224,17 +227,35 @@ def work(run: Run, name: str) -> Work:
 
     def make() -> None:
         data = read_data(stage.folder, paths["train"], paths.get("validation"), paths.get("test"), run.recipe.seed)
-        finetune(stage.folder, tuning, data, Bundle.load(source), run.console, seed=run.recipe.seed, name=name)
+        finetune(stage.folder, tuning, data, opened(tuning, source, run.recipe.seed), run.console, seed=run.recipe.seed, name=name)
 
     return Work(stage, make)
 
 
 def inputs_of(run: Run, name: str) -> tuple[FineTuning, Path, dict[str, Path]]:
-    """The settings of a task of the recipe, the bundle that it starts from, and its files by split."""
+    """The settings of a task of the recipe, the bundle or for a new network the tokenizer that it starts from, and its files by split."""
     tuning = settle(run.plan).tasks[name]
     section = tuning.section
-    source = run.plan.path(section.from_) if section.from_ is not None else run.path(run.phase_names()[-1]) / "bundle"
+    if section.from_ is not None:
+        source = run.plan.path(section.from_)
+    else:
+        source = run.path("tokenizer") if tuning.model is not None else run.path(run.phase_names()[-1]) / "bundle"
     return tuning, source, {split: run.plan.path(file) for split, file in section.data.model_dump().items() if file is not None}
+
+
+def opened(tuning: FineTuning, source: Path, seed: int) -> Bundle:
+    """What a task starts from: the bundle at `source`, or a new network over the tokenizer there.
+
+    Raises:
+        ConfigError: the network does not read what the tokenizer gives.
+    """
+    if tuning.model is None:
+        return Bundle.load(source)
+    kind, settings = tuning.model
+    tokenizer, length = Tokenizer.load(source), tuning.train.max_length or NEW_LENGTH
+    config = kind.Config.read(kind.fitted(settings, length=length, vocabulary=len(tokenizer), ids=tokenizer.ids))
+    kind.check_rows(config, tokenizer.fills)
+    return Bundle(Network.build(kind, config, (), seed=seed), tokenizer.with_max_length(length))
 
 
 def finetune(folder: Path, tuning: FineTuning, data: Data, start: Bundle, console: Console, *, seed: int, name: str) -> Path:
@@ -243,9 +264,9 @@ def finetune(folder: Path, tuning: FineTuning, data: Data, start: Bundle, consol
     runner = FineTune(folder, tuning, data, start, console, seed=seed)
     for line in runner.remarks():
         console.say(f"{name}: {line}")
-    main = runner.run("seeds", start)
+    main = runner.run("seeds", start if tuning.model is None else None)
     systems = {FINE_TUNED: main.answers}
-    if "from-scratch" in tuning.section.baselines:
+    if "from-scratch" in tuning.section.baselines and tuning.model is None:
         systems[FROM_SCRATCH] = runner.run("from-scratch", None).answers
     systems |= _baselines(folder, runner, tuning.section.baselines, seed)
     note = "" if data.test is not None else "scored on the validation rows, by which the best epoch was chosen: there are no test rows"

@@ -248,6 +248,7 @@ def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> t
     longest = max(phase.train.lengths)
     words = inputs.tokenizer
     config = phase.kind.Config.read(phase.kind.fitted(phase.model, length=longest, vocabulary=len(words), ids=words.ids))
+    phase.kind.check_rows(config, words.fills)
     if missing := objective.needs - phase.kind.ABILITIES:
         raise ConfigError(f"{phase.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing))
     return Network.build(phase.kind, config, roles, seed=inputs.seed), ""
@@ -377,8 +378,11 @@ def extended(bundle: Bundle, words: list[str]) -> Bundle:
 
     The output bias of a new word starts as the mean of its pieces' too.
     """
-    tokenizer, pieces = extend(bundle.tokenizer, words)
     old = bundle.network
+    if old.backbone.embedding is None:
+        hint = "leave vocabulary: away; it spells every word"
+        raise ConfigError(f"{old.backbone.MODEL_TYPE} has no matrix of words that could grow", hint=hint)
+    tokenizer, pieces = extend(bundle.tokenizer, words)
     config = old.backbone.config.model_copy(update={"vocab_size": len(tokenizer)})
     network = Network.build(type(old.backbone), config, old.roles)
     before, after = old.state_dict(), network.state_dict()

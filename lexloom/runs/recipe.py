@@ -42,11 +42,15 @@ class PretrainSection(Config):
 
 
 class FinetuneSection(Config):
-    """One task to fine-tune for. Settings of the task stand under `settings`."""
+    """One task to fine-tune for. Settings of the task stand under `settings`.
+
+    It starts from the bundle `from`, from pre-training, or where there is a `model` from that network with fresh weights.
+    """
 
     task: str
     data: Columns
     from_: str | None = Field(None, alias="from")
+    model: dict[str, Any] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
     baselines: list[str] = Field(default_factory=lambda: ["majority", "tfidf"])
@@ -148,7 +152,10 @@ def _name_problems(plan: Plan) -> list[LexloomError]:
         if isinstance(kind := phase.model.get("kind"), str):
             asked.append(("architecture", kind, (*place, "model", "kind")))
         asked += [("objective", name, (*place, "objective")) for name in objective_names(phase)]
-    asked += [("task", section.task, ("finetune", name, "task")) for name, section in plan.recipe.finetune.items()]
+    for name, section in plan.recipe.finetune.items():
+        asked.append(("task", section.task, ("finetune", name, "task")))
+        if section.model is not None and isinstance(kind := section.model.get("kind"), str):
+            asked.append(("architecture", kind, ("finetune", name, "model", "kind")))
     return [
         unknown(kind, name, plan.registries[kind].names(), where=plan.document.where(place))
         for kind, name, place in asked
@@ -199,8 +206,13 @@ def _joint_problems(plan: Plan) -> list[LexloomError]:
         hint = "take the tokenizer: stage away; vocabulary: {extend: 500} adds words"
         problems.append(ConfigError("a model that is trained on keeps its tokenizer", where=where(("tokenizer",)), hint=hint))
     for name, section in recipe.finetune.items():
-        if section.from_ is None and not recipe.phases:
-            hint = "add from: BUNDLE, or a pretrain: stage"
+        if section.model is not None and (section.from_ is not None or recipe.tokenizer is None):
+            what, hint = "is to start from a bundle and from a new network", "leave from: or model: away"
+            if section.from_ is None:
+                what, hint = "has a new network and no tokenizer for it", "add a tokenizer: stage"
+            problems.append(ConfigError(f"finetune.{name} {what}", where=where(("finetune", name, "model")), hint=hint))
+        if section.from_ is None and section.model is None and not recipe.phases:
+            hint = "add from: BUNDLE, model: {kind: …}, or a pretrain: stage"
             problems.append(ConfigError(f"finetune.{name} has no model to start from", where=where(("finetune", name)), hint=hint))
         for i, baseline in enumerate(section.baselines):
             if baseline not in BASELINES:

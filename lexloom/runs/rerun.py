@@ -15,7 +15,6 @@ from lexloom.batch import Batch
 from lexloom.compute import Compute
 from lexloom.console import Console
 from lexloom.errors import CheckpointError, ConfigError, DataError, unknown
-from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
 from lexloom.runs import finetune, machine, pretrain
 from lexloom.runs.components import settle
@@ -227,10 +226,10 @@ class Opened:
     def _task(self, place: Place) -> Rerun:
         tuning, source, paths = finetune.inputs_of(self.run, place.task)
         data = finetune.read_data(None, paths["train"], paths.get("validation"), paths.get("test"), self.run.recipe.seed)
-        bundle = Bundle.load(source)
+        bundle = finetune.opened(tuning, source, self.run.recipe.seed)
         home = self.run.path(place.stage)
         tune = finetune.FineTune(home, tuning, data, bundle, self.quiet, seed=self.run.recipe.seed)
-        start = bundle if place.group == GROUPS[0] else finetune.from_scratch(bundle, place.seed)
+        start = bundle if place.group == GROUPS[0] and tuning.model is None else finetune.from_scratch(bundle, place.seed)
         tuned, new = start.with_task(tune.task, seed=place.seed)
         folder = home / place.group / f"seed-{place.seed}"
         found: Training

@@ -237,9 +237,10 @@ def _served(opened: Opened, surveys: list[Survey]) -> Iterator[Difference]:
     """A task's bundle is that of one of its seeds."""
     for stage in dict.fromkeys(found.place.stage for found in surveys if found.place.phase is None):
         folder = opened.run.path(stage)
-        seeds = sorted((folder / "seeds").glob("seed-*/bundle/model.safetensors"))
-        served = folder / "bundle" / "model.safetensors"
-        if served.is_file() and seeds and files.digest(served) not in {files.digest(path) for path in seeds}:
+        seeds = {files.digest(path) for path in sorted((folder / "seeds").glob("seed-*/bundle/*.safetensors"))}
+        for served in sorted((folder / "bundle").glob("*.safetensors")) if seeds else ():
+            if files.digest(served) in seeds:
+                continue
             yield Difference("bundle", str(served), None, f"{served}: the weights of this bundle are those of none of its seeds")
 
 

@@ -265,7 +265,7 @@ def summary(encoded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _token_row(row: Mapping[str, Any], i: int) -> dict[str, Any]:
-    kept = {name: row[name] for name in ("input_ids", "token_type_ids") if name in row}
+    kept = {name: row[name] for name in ("input_ids", "token_type_ids", "characters") if name in row}
     return {"row": i, **kept, "cut": bool(row.get("cut", False))}
 
 

@@ -23,7 +23,8 @@ class Encoded(TypedDict):
 
     `input_ids` (T,) int32; `token_type_ids` (T,) int32; `special` (T,) bool: put there by the tokenizer, not by the text; `sequence`
     (T,) int8: 0 first text, 1 second, -1 special; `cut`: whether something of the text is missing; `offsets` (T, 2) int32 only where
-    asked for: the characters of the raw text that a token covers, (0, 0) for special ones.
+    asked for: the characters of the raw text that a token covers, (0, 0) for special ones; `characters` (T, C) int16 where the tokenizer
+    spells words, see `text.spelling`.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -32,6 +33,7 @@ class Encoded(TypedDict):
     sequence: npt.NDArray[np.int8]
     cut: bool
     offsets: NotRequired[npt.NDArray[np.int32]]
+    characters: NotRequired[npt.NDArray[np.int16]]
 
 
 @dataclass(frozen=True)

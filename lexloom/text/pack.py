@@ -76,7 +76,7 @@ class Packing:
         Returns:
             dicts of `input_ids`, `token_type_ids` (where there are special tokens), `special` and `id`; joined blocks also have
             `documents` (T,), the number of the document within the row; sentence pairs have `next_sentence_label`, 0 for a pair that
-            belongs together and 1 for one that does not.
+            belongs together and 1 for one that does not; `characters` (T, C) where the shards have spellings.
 
         Raises:
             IndexError: there is no such row.
@@ -84,7 +84,11 @@ class Packing:
         places = np.asarray(ids, dtype=np.int64)
         if places.size and (places.min() < 0 or places.max() >= len(self)):
             raise IndexError(f"this packing has rows 0 to {len(self) - 1}")
-        return _ROWS[self.config.kind](self.split, self.config, self.arrays, places)
+        found = _ROWS[self.config.kind](self.split, self.config, self.arrays, places)
+        if self.split.characters is not None:
+            for row in found:
+                row["characters"] = self.split.characters[row["input_ids"]]
+        return found
 
     @property
     def padding(self) -> float:

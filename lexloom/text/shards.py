@@ -1,9 +1,10 @@
 """Shards: the token ids of a corpus as memory-mapped files, with sentence and document borders. No padding, no special tokens.
 
 A folder holds for each split `tokens-*.bin` (uint8, 16 or 32 by vocabulary), `sentences-*.bin` (where sentences end, in tokens),
-`documents-*.bin` (where documents end, in sentences), `ids-*.bin` (document ids, UTF-8) with `id-ends-*.bin`, and `shards.json`.
+`documents-*.bin` (where documents end, in sentences), `ids-*.bin` (document ids, UTF-8) with `id-ends-*.bin`, and `shards.json`; and
+`characters.bin` (int16) where the tokenizer spells words.
 
-Letters: N tokens, S sentences, D documents.
+Letters: N tokens, S sentences, D documents, V vocabulary, C symbols of a word.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lexloom.text.tokenizer import Tokenizer
 
 FORMAT = 1
 _BLOCK = 1 << 20
+CHARACTERS = "characters.bin"
 _NAMES = ("tokens", "sentences", "documents", "ids", "id-ends")
 
 
@@ -60,6 +62,8 @@ def write_shards(
             found[split] = writer.finish()
         if not any(about["tokens"] for about in found.values()):
             raise DataError("the corpus gives no token", got=f"{done} documents", hint="look at the counts of dropped texts in corpus.json")
+        if tokenizer.characters:
+            files.write_bytes(folder / CHARACTERS, tokenizer.spellings.astype("<i2").tobytes())
         files.write_json(folder / "shards.json", _about(tokenizer, found))
     return Shards.open(out)
 
@@ -79,6 +83,7 @@ def _about(tokenizer: Tokenizer, splits: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": _dtype(len(tokenizer)).name,
         "tokenizer": {"sha256": tokenizer.digest, "unk": tokenizer.unk_id, "end": tokenizer.eos_id, "separator": tokenizer.sep_id},
         "templates": {"single": single.plain(), "pair": pair.plain()},
+        **({"characters": tokenizer.characters} if tokenizer.characters else {}),
         "splits": dict(splits),
     }
 
@@ -201,6 +206,8 @@ class Split:
     templates: dict[str, Template]
     end: int | None
     separator: int | None
+    characters: npt.NDArray[np.int16] | None = None
+    """(V, C) the spelling of each word, mapped from disk, where the tokenizer has them."""
 
     def __len__(self) -> int:
         """Documents."""
@@ -295,7 +302,16 @@ class Shards:
             templates={kind: Template.read(self.about["templates"][kind], pair=kind == "pair", where=where) for kind in ("single", "pair")},
             end=self.about["tokenizer"]["end"],
             separator=self.about["tokenizer"]["separator"],
+            characters=self._characters(),
         )
+
+    def _characters(self) -> npt.NDArray[np.int16] | None:
+        if "characters" not in self.about:
+            return None
+        path, shape = self.folder / CHARACTERS, (self.vocabulary, int(self.about["characters"]))
+        if not path.is_file() or path.stat().st_size != 2 * shape[0] * shape[1]:
+            raise FormatError("the spelling of the words is missing or has another size", expected=f"{shape} numbers", where=str(path))
+        return np.memmap(path, dtype="<i2", mode="r", shape=shape)
 
     def _file(self, name: str, dtype: np.dtype[Any], entry: Mapping[str, Any]) -> npt.NDArray[Any]:
         path, size = self.folder / name, int(entry["files"][name]["bytes"])

@@ -19,6 +19,7 @@ from lexloom.text import tokenizer_training
 from lexloom.text.encoded import FIRST, SECOND, Encoded, Ragged, Template, room_for_pairs
 from lexloom.text.joined import Joined
 from lexloom.text.segment import read_dictionary
+from lexloom.text.spelling import Symbols, spelled
 from lexloom.text.tokenizer_folder import ROLES, TokenizerFolder, read_folder, write_folder
 from lexloom.text.tokenizer_training import Texts, TokenizerConfig
 from lexloom.text.vocabulary import add_words, extend, propose_words
@@ -119,7 +120,20 @@ class Tokenizer:
     @property
     def fills(self) -> dict[str, int]:
         """What stands at padding, for `lexloom.batch.padded`."""
-        return {"input_ids": next((n for n in (self.pad_id, self.eos_id) if n is not None), 0), "token_type_ids": 0}
+        found = {"input_ids": next((n for n in (self.pad_id, self.eos_id) if n is not None), 0), "token_type_ids": 0}
+        return {**found, "characters": 0} if self.characters else found
+
+    @property
+    def characters(self) -> int:
+        """C, the symbols of a word as `text.spelling` has them, where rows are to have them; else 0."""
+        found = self.folder.settings.get("characters_per_word", 0)
+        return found if isinstance(found, int) and found >= 3 else 0
+
+    @cached_property
+    def spellings(self) -> Symbols:
+        """(V, C) the symbols of every token by id."""
+        words = [self.backend.id_to_token(number) or "" for number in range(len(self))]
+        return spelled(words, self.characters, self.roles)
 
     @cached_property
     def digest(self) -> str:
@@ -235,10 +249,11 @@ class Tokenizer:
         """
         if isinstance(texts, str) or isinstance(pairs, str) or (pairs is not None and len(pairs) != len(texts)):
             raise DataError("texts and pairs are lists of the same length", got=f"{texts!r}, {pairs!r}"[:200])
-        first, first_offsets = self._flat(self.backend, _capped(texts), offsets)
+        wanted = offsets or self.characters > 0
+        first, first_offsets = self._flat(self.backend, _capped(texts), wanted)
         second, second_offsets, cut = None, None, _over(texts)
         if pairs is not None:
-            second, second_offsets = self._flat(self.backend, _capped(pairs), offsets)
+            second, second_offsets = self._flat(self.backend, _capped(pairs), wanted)
             cut |= _over(pairs)
         template = self.templates[pairs is not None]
         if max_length is not None:
@@ -251,7 +266,8 @@ class Tokenizer:
                 second, second_offsets = _kept(second, second_offsets, keep_second, tail)
             cut |= first.lengths > keep
             first, first_offsets = _kept(first, first_offsets, keep, tail)
-        return _rows(template, first, second, first_offsets, second_offsets, cut)
+        rows = _rows(template, first, second, first_offsets, second_offsets, cut)
+        return self._spelt(rows, list(zip(texts, pairs or texts, strict=True)), offsets)
 
     def windows(self, text: str, pair: str | None = None, *, max_length: int, stride: int, offsets: bool = False) -> list[Encoded]:
         """A long text as overlapping rows: every token is in one at least, neighbours share `stride` tokens.
@@ -265,12 +281,14 @@ class Tokenizer:
         room = _room(max_length, template)
         if not 0 <= stride < room:
             raise TokenizerError("windows cannot overlap by so much", expected=f"a stride of 0 to {room - 1}", got=str(stride))
+        wanted = offsets or self.characters > 0
         fixed, sliding = ([], [text]) if pair is None else ([text], [pair])
-        moved, moved_offsets = self._flat(self.backend, _capped(sliding), offsets)
+        moved, moved_offsets = self._flat(self.backend, _capped(sliding), wanted)
         cut = np.asarray(_over([text, *([pair] if pair is not None else [])]).any())
         if pair is None:
-            return self._slide(template, moved, moved_offsets, room, stride, lambda n: (None, None), cut)
-        held, held_offsets = self._flat(self.backend, _capped(fixed), offsets)
+            rows = self._slide(template, moved, moved_offsets, room, stride, lambda n: (None, None), cut)
+            return self._spelt(rows, [(text, text)] * len(rows), offsets)
+        held, held_offsets = self._flat(self.backend, _capped(fixed), wanted)
         needed = len(moved.values) if len(held.values) + len(moved.values) <= room else max(stride + 1, room // 2)
         keep = np.minimum(held.lengths, room - needed)
         cut = cut | (held.lengths > keep).any()
@@ -280,7 +298,8 @@ class Tokenizer:
             whole = None if held_offsets is None else np.tile(held_offsets, (n, 1))
             return Ragged(np.tile(held.values, n), np.tile(held.lengths, n)), whole
 
-        return self._slide(template, moved, moved_offsets, room - int(held.lengths[0]), stride, again, cut)
+        rows = self._slide(template, moved, moved_offsets, room - int(held.lengths[0]), stride, again, cut)
+        return self._spelt(rows, [(text, pair)] * len(rows), offsets)
 
     def _slide(
         self, template: Template, moved: Ragged, offsets: Any, room: int, stride: int, again: Callable[[int], tuple[Any, Any]], cut: Any
@@ -295,6 +314,24 @@ class Tokenizer:
         if held is None:
             return _rows(template, sliding, None, sliding_offsets, None, cuts)
         return _rows(template, held, sliding, held_offsets, sliding_offsets, cuts)
+
+    def _spelt(self, rows: list[Encoded], texts: Sequence[tuple[str, str | None]], offsets: bool) -> list[Encoded]:
+        """The rows with the characters of their words, where there are to be any; of unknown words those that stand in the text."""
+        if not self.characters:
+            return rows
+        for row, pair in zip(rows, texts, strict=True):
+            row["characters"] = self.spellings[row["input_ids"]]
+            unknown = np.flatnonzero((row["input_ids"] == self.unk_id) & ~row["special"])
+            places = [(pair[int(row["sequence"][i])] or "", *row["offsets"][i].tolist()) for i in unknown]
+            row["characters"][unknown] = spelled([self._normal(text[start:end]) for text, start, end in places], self.characters)
+            if not offsets:
+                del row["offsets"]
+        return rows
+
+    def _normal(self, word: str) -> str:
+        """As the tokenizer would look for it in its vocabulary."""
+        normalizer = self.backend.normalizer
+        return word if normalizer is None else str(normalizer.normalize_str(_SURROGATE.sub("\ufffd", word))).strip()
 
     def _flat(self, backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: bool = False) -> tuple[Ragged, Any]:
         ids, lengths, places = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int32)]

@@ -55,6 +55,8 @@ class TokenizerConfig(Config):
         special_tokens: other names for the roles pad, unk, cls, sep, mask, bos, eos. extra_tokens: further special tokens.
         words: a file of words, one a line, that are never cut.
         template: what stands around a text: as in BERT, as in RoBERTa (the default of `byte-bpe`), or nothing.
+        characters: of so many symbols, its beginning and end among them, a word's spelling goes into every row, for networks that read the
+            characters of words; 50 in the published ELMo.
     """
 
     kind: Literal["wordpiece", "bpe", "byte-bpe", "word"] = "wordpiece"
@@ -68,6 +70,7 @@ class TokenizerConfig(Config):
     extra_tokens: tuple[str, ...] = ()
     words: Path | None = None
     template: Literal["bert", "roberta", "none"] | None = None
+    characters: Count | None = Field(None, ge=3, le=1000, exclude_if=lambda value: value is None)
 
     @property
     def lowercases(self) -> bool:
@@ -281,6 +284,7 @@ def _finished(raw: tokenizers.Tokenizer, config: TokenizerConfig, roles: dict[st
         **({"extra_special_tokens": list(config.extra_tokens)} if config.extra_tokens else {}),
         "clean_up_tokenization_spaces": False,
         "model_input_names": inputs,
+        **({"characters_per_word": config.characters} if config.characters else {}),
     }
     return TokenizerFolder(backend, settings, {role: roles[role] for role in ROLES if role in roles})
 

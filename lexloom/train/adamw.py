@@ -9,45 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import prange, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from lexloom.compute import kernel, shared
+from lexloom.nn.bits import Bits, Floats, as_bits, read, write
 
 BLOCK = 1024  # weights at a time: moments, gradients and weights of so many fill half of a first-level cache
 WIDE = 64 * BLOCK  # weights from which it is worth waking threads
-
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.uint16] | Floats
-"""bfloat16 as its 16 bits, for NumPy has none; or float32."""
-
-
-@intrinsic
-def _as_float(typing: Any, bits: Any) -> Any:
-    """The float32 of these 32 bits."""
-    return types.float32(types.uint32), lambda context, builder, signature, values: builder.bitcast(
-        values[0], context.get_value_type(types.float32)
-    )
-
-
-@intrinsic
-def _as_bits(typing: Any, number: Any) -> Any:
-    """The 32 bits of this float32."""
-    return types.uint32(types.float32), lambda context, builder, signature, values: builder.bitcast(
-        values[0], context.get_value_type(types.uint32)
-    )
-
-
-def _read(numbers: Bits, i: int) -> Any:
-    raise NotImplementedError  # compiled code has the two below
-
-
-@overload(_read)
-def _read_of(numbers, i):  # type: ignore[no-untyped-def]  # numba wants the parameters of what it returns
-    if numbers.dtype == types.uint16:
-        return lambda numbers, i: _as_float(types.uint32(numbers[i]) << types.uint32(16))  # type: ignore[call-arg]
-    return lambda numbers, i: numbers[i]
 
 
 def _write(numbers: Bits, i: int, value: float) -> None:
@@ -57,13 +26,7 @@ def _write(numbers: Bits, i: int, value: float) -> None:
 @overload(_write)
 def _write_of(numbers, i, value):  # type: ignore[no-untyped-def]
     if numbers.dtype == types.uint16:
-
-        def rounded(numbers, i, value):  # type: ignore[no-untyped-def]
-            # To the nearest, ties to even, as PyTorch rounds.
-            bits: Any = _as_bits(value)  # type: ignore[call-arg]
-            numbers[i] = types.uint16((bits + types.uint32(0x7FFF) + ((bits >> types.uint32(16)) & types.uint32(1))) >> types.uint32(16))
-
-        return rounded
+        return lambda numbers, i, value: write(numbers, i, value)
 
     def nothing(numbers, i, value):  # type: ignore[no-untyped-def]
         """Weights in float32 are the masters themselves."""
@@ -75,14 +38,14 @@ def _write_of(numbers, i, value):  # type: ignore[no-untyped-def]
 def _block(p, m, v, g, w, found, scale, keep, beta1, beta2, step, spread, epsilon):  # type: ignore[no-untyped-def]  # as `update`
     one, endless, odd = np.float32(1), np.uint32(0x7F800000), np.uint32(0)  # an exponent of ones is Inf or NaN
     for i in range(p.size):
-        gradient = _read(g, i) * scale
+        gradient = read(g, i) * scale
         first = beta1 * m[i] + (one - beta1) * gradient
         second = beta2 * v[i] + (one - beta2) * gradient * gradient
         m[i], v[i] = first, second
         found[i] = keep * p[i] - step * first / (np.sqrt(second) * spread + epsilon)
     for i in range(p.size):
-        a: Any = _as_bits(m[i])  # type: ignore[call-arg]
-        b: Any = _as_bits(v[i])
+        a: Any = as_bits(m[i])  # type: ignore[call-arg]
+        b: Any = as_bits(v[i])
         odd |= np.uint32((a & endless) == endless) | np.uint32((b & endless) == endless)
     if odd:
         return False
@@ -137,7 +100,7 @@ def _squares(g: Bits) -> float:
 def _block_squares(g):  # type: ignore[no-untyped-def]
     total: Any = np.float32(0)
     for i in range(g.size):
-        total += _read(g, i) * _read(g, i)
+        total += read(g, i) * read(g, i)
     return total
 
 

@@ -123,6 +123,8 @@ def example(objective: Objective, rows: int, length: int) -> Batch:
     zeros, half = np.zeros(length, dtype=np.int64), (np.arange(length) * 2 // length).astype(np.int8)
     row = {"input_ids": ids, "token_type_ids": zeros, "special": zeros.astype(bool), "sequence": half, "cut": False}
     row |= {"next_sentence_label": 0, "label": 0, "weight": 1.0}
+    if objective.vocabulary.characters:
+        row["characters"] = np.ones((length, objective.vocabulary.characters), dtype=np.int16)
     made = [{**row, "id": i, "row": i} for i in range(rows)]
     return objective.collate(made, keys.key(1, "example", np.arange(rows)), length=length, size=rows)
 

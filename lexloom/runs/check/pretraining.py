@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,19 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 @dataclass(frozen=True)
 class Start:
-    """What a stage starts from: the architecture, its settings, its tokenizer where it is there, and the longest row."""
+    """What a stage starts from: the architecture, its settings, its tokenizer where it is there, the longest row, and the vocabulary."""
 
     kind: type[Architecture]
     config: Any
     tokenizer: Tokenizer | None
     limit: int
+    vocabulary: Vocabulary
 
     @classmethod
     def of(cls, bundle: Bundle) -> Start:
         """What a bundle gives."""
-        return cls(type(bundle.network.backbone), bundle.network.backbone.config, bundle.tokenizer, bundle.max_length)
+        words = Vocabulary.of(bundle.tokenizer)
+        return cls(type(bundle.network.backbone), bundle.network.backbone.config, bundle.tokenizer, bundle.max_length, words)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def check_pretraining(
     if start is None:
         return None
     text = _text(plan, start.tokenizer, findings)
-    vocabulary = Vocabulary.of(start.tokenizer) if start.tokenizer is not None else _made_up(start.config.vocab_size, plan)
+    vocabulary = start.vocabulary
     if text is not None:
         _corpus_disk(text, vocabulary.size, disk)
     rows: list[dict[str, Any]] = []
@@ -101,25 +103,32 @@ def _first(plan: Plan, phase: Phase, run: Path, findings: Findings) -> Start | N
             start = Start.of(Bundle.load(plan.path(phase.start.from_)))
             more = phase.start.vocabulary.extend if isinstance(phase.start.vocabulary, components.Extend) else 0
             config = start.config.model_copy(update={"vocab_size": start.config.vocab_size + more})
-            return Start(start.kind, config, start.tokenizer, start.limit)
-        tokenizer = Tokenizer.load(run / "tokenizer") if (run / "tokenizer" / "tokenizer.json").is_file() else None
+            return replace(start, config=config)
         if phase.kind is None:
             raise ConfigError("this phase has no model")
-        size = len(tokenizer) if tokenizer is not None else plan.recipe.tokenizer.vocab_size if plan.recipe.tokenizer else 0
-        longest = max(phase.train.lengths)
-        ids = tokenizer.ids if tokenizer is not None else {}
-        config = phase.kind.Config.read(phase.kind.fitted(phase.model, length=longest, vocabulary=size, ids=ids))
-        return Start(phase.kind, config, tokenizer, longest)
+        return new_start(plan, phase.kind, phase.model, max(phase.train.lengths), run)
     except LexloomError as error:
         findings.take(error, "model", where)
         return None
+
+
+def new_start(plan: Plan, kind: type[Architecture], model: Mapping[str, Any], length: int, run: Path) -> Start:
+    """A new network for rows of that length, with the run's tokenizer where that is there."""
+    tokenizer = Tokenizer.load(run / "tokenizer") if (run / "tokenizer" / "tokenizer.json").is_file() else None
+    size = len(tokenizer) if tokenizer is not None else plan.recipe.tokenizer.vocab_size if plan.recipe.tokenizer else 0
+    ids = tokenizer.ids if tokenizer is not None else {}
+    config = kind.Config.read(kind.fitted(model, length=length, vocabulary=size, ids=ids))
+    words = Vocabulary.of(tokenizer) if tokenizer is not None else _made_up(config.vocab_size, plan)
+    return Start(kind, config, tokenizer, length, words)
 
 
 def _made_up(vocabulary_size: int, plan: Plan) -> Vocabulary:
     """What the tokenizer that the recipe will train may look like."""
     special, made = range(min(5, vocabulary_size)), plan.recipe.tokenizer
     end = 0 if made is None or "eos" in made.roles() else None
-    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), {"input_ids": 0, "token_type_ids": 0}, end)
+    characters = (made.characters or 0) if made is not None else 0
+    fills = {"input_ids": 0, "token_type_ids": 0, **({"characters": 0} if characters else {})}
+    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), fills, end, characters)
 
 
 def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text | None:
@@ -192,6 +201,7 @@ class _Phase:
     def __init__(self, name: str, phase: Phase, start: Start, objective: Objective, where: str, findings: Findings) -> None:
         self.name, self.phase, self.start, self.objective = name, phase, start, objective
         self.where, self.findings, self.train = where, findings, phase.train
+        start.kind.check_rows(start.config, objective.vocabulary.fills, where=where)
         if missing := objective.needs - start.kind.ABILITIES:
             raise ConfigError(f"{start.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing), where=where)
         self.network = Network.planned(start.kind, start.config, objective.roles)
@@ -269,4 +279,4 @@ class _Phase:
     def end(self) -> Start:
         """What the next stage starts from."""
         limit = min(self.start.limit, self.network.backbone.max_length) if self.phase.start is not None else max(self.train.lengths)
-        return Start(self.start.kind, self.start.config, self.start.tokenizer, limit)
+        return replace(self.start, limit=limit)

@@ -19,9 +19,10 @@ from lexloom.runs import recipe as recipes
 from lexloom.runs.check import lengths, needs, samples, splits
 from lexloom.runs.check.findings import Findings
 from lexloom.runs.check.lengths import Limit
-from lexloom.runs.check.pretraining import Start, check_pretraining
+from lexloom.runs.check.pretraining import Start, check_pretraining, new_start
 from lexloom.runs.check.samples import Sample
 from lexloom.runs.components import FineTuning
+from lexloom.runs.finetune import NEW_LENGTH
 from lexloom.tasks.base import Task
 from lexloom.tasks.columns import Columns, ColumnsConfig
 
@@ -55,6 +56,7 @@ def check_recipe(
         console.say(f"looking at {name}")
         try:
             start = last if tuning.section.from_ is None else Start.of(Bundle.load(plan.path(tuning.section.from_)))
+            start = start if tuning.model is None else new_start(plan, *tuning.model, tuning.train.max_length or NEW_LENGTH, run)
         except LexloomError as error:
             findings.take(error, "model", plan.document.where(("finetune", name, "from")))
             start = None
@@ -120,8 +122,7 @@ class _Tuned:
         except LexloomError as error:
             self.findings.take(error, "labels", self.where)
             return None
-        words = self.start.tokenizer if self.start is not None else None
-        return self.tuning.kind(config, Vocabulary.of(words) if words is not None else _NO_WORDS, labels)
+        return self.tuning.kind(config, self.start.vocabulary if self.start is not None else _NO_WORDS, labels)
 
     def _unseen(self, task: Task) -> None:
         """Labels that training has no row of; a run would stop at the first."""
@@ -146,6 +147,7 @@ class _Tuned:
             what = f"{start.kind.MODEL_TYPE} cannot do {self.tuning.section.task}: it lacks {', '.join(missing)}"
             self.findings.add("error", "model", self.where, what, blame="config")
             return
+        start.kind.check_rows(start.config, task.vocabulary.fills, where=self.where)
         tokens = None if start.tokenizer is None else Limit(start.tokenizer, limit)
         lengths.table(list(self.found.values()), tokens, self.findings, of=self.name)
         if start.tokenizer is None:
