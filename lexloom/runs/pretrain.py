@@ -332,7 +332,7 @@ def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> 
 def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
     tokenizer = inputs.tokenizer if inputs.start is not None else inputs.tokenizer.with_max_length(longest)
     task = plain_task(network.roles, Vocabulary.of(tokenizer))
-    kept = {"extra": inputs.start.extra, "generation": inputs.start.generation} if inputs.start else {}
+    kept: dict[str, Any] = {"extra": inputs.start.extra, "generation": inputs.start.generation} if inputs.start else {}
     return Bundle(network, tokenizer, task, **kept)
 
 
