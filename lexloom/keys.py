@@ -81,6 +81,19 @@ def integers(keys: npt.ArrayLike, n: int, high: npt.ArrayLike) -> npt.NDArray[np
     return np.minimum((uniform(keys, n) * np.asarray(high)).astype(np.int64), np.asarray(high, dtype=np.int64) - 1)
 
 
+def poisson(keys: npt.ArrayLike, n: int, mean: float) -> npt.NDArray[np.int64]:
+    """`n` Poisson-distributed numbers for each key, by the inverse of the distribution function: (…,) -> (…, n).
+
+    Raises:
+        ValueError: the mean is not above 0 and at most 500.
+    """
+    if not 0 < mean <= 500:
+        raise ValueError("mean is above 0 and at most 500")
+    steps = np.arange(1, int(mean + 12 * mean**0.5) + 24)
+    shares = np.exp(np.cumsum(np.log(mean / np.concatenate([[1.0], steps]))) - np.log(mean) - mean)
+    return np.searchsorted(np.cumsum(shares), uniform(keys, n), side="right").astype(np.int64)
+
+
 def shuffled(key_: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
     """A random order of 0 … n-1, held in memory; for long ones see `permute`."""
     return np.argsort(bits(key_, n), kind="stable").astype(np.int64)

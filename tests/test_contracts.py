@@ -29,7 +29,7 @@ from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 OF_THE_WHOLE_TEXT = ("next-sentence", "sequence-classification", "multiple-choice")
 NETWORKS = [(name, roles) for name in ARCHITECTURES.names() for roles in sorted(ARCHITECTURES.get(name).ROLES, key=sorted)]
 TRAINED = [name for name in TASKS.names() if TASKS.get(name).trained]
-OBJECTIVE_CASES = [*OBJECTIVES.names(), "masked-lm + next-sentence", *(f"task {name}" for name in TRAINED)]
+OBJECTIVE_CASES = [*OBJECTIVES.names(), "masked-lm + next-sentence", "masked-lm + sentence-order", *(f"task {name}" for name in TRAINED)]
 TEXTS = [
     "The old house stood at the end of the lane.",
     "Nobody had lived there for years!",
@@ -225,7 +225,8 @@ def objective_rows(objective: Objective, tokenizer: Tokenizer) -> list[dict[str,
         ids[special] = (2, 3, 3)
         types = (np.arange(length) > length // 2).astype(np.int64)
         row = {"id": i, "input_ids": ids, "token_type_ids": types, "special": special, "characters": characters(ids)}
-        found.append(row if objective.rows == "block" else {**row, "next_sentence_label": i % 2})
+        more = {"labelled": {"target_ids": ids[: length - 3][::-1]}, "block": {}}
+        found.append(row | more.get(objective.rows, {"next_sentence_label": i % 2}))
     return found
 
 

@@ -7,7 +7,7 @@ The golden values were printed by:
     print(keys.key(1, 2, 3), keys.key("a"), keys.key("masked-lm", 5))
     k = keys.key(7)
     print(keys.bits(k, 2).tolist(), keys.uniform(k, 2).tolist(), keys.integers(k, 8, 100).tolist())
-    print(keys.permute(np.arange(5), 1000, k).tolist(), keys.shuffled(k, 10).tolist())
+    print(keys.permute(np.arange(5), 1000, k).tolist(), keys.shuffled(k, 10).tolist(), keys.poisson(k, 8, 3.0).tolist())
 
 and the first outputs of SplitMix64 from seed 0 stand in its published reference (Steele, Lea, Flood 2014; Vigna's splitmix64.c).
 """
@@ -37,7 +37,19 @@ def test_golden_values() -> None:
     assert keys.uniform(keys.key(7), 2).tolist() == [0.609394524568175, 0.40917949860472513]
     assert keys.integers(keys.key(7), 8, 100).tolist() == [60, 40, 99, 10, 51, 75, 50, 14]
     assert keys.permute(np.arange(5), 1000, keys.key(7)).tolist() == [97, 394, 314, 31, 637]
+    assert keys.poisson(keys.key(7), 8, 3.0).tolist() == [3, 2, 9, 1, 3, 4, 3, 1]
     assert keys.shuffled(keys.key(7), 10).tolist() == [3, 7, 1, 6, 4, 0, 9, 5, 8, 2]
+
+
+@pytest.mark.parametrize("mean", [0.4, 3.0, 40.0, 500.0])
+def test_poisson_numbers_are_poisson(mean: float) -> None:
+    drawn = keys.poisson(keys.key("poisson", np.arange(50)), 400, mean).ravel()
+    edges = np.unique(stats.poisson.ppf(np.linspace(0.02, 0.98, 20), mean).astype(int))
+    counts = np.bincount(np.searchsorted(edges, drawn), minlength=len(edges) + 1)
+    expected = len(drawn) * np.diff(np.concatenate([[0.0], stats.poisson.cdf(edges, mean), [1.0]]))
+    assert stats.chisquare(counts, expected).pvalue > 1e-4
+    with pytest.raises(ValueError, match="at most 500"):
+        keys.poisson(keys.key(7), 1, 501.0)
 
 
 def test_one_key_a_row_equals_rows_one_by_one() -> None:

@@ -24,7 +24,9 @@ from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.tokenizer import Tokenizer
 
-OWN = "lexloom.json"
+OWN, GENERATION = "lexloom.json", "generation_config.json"
+_WRITES = frozenset({"causal-lm", "seq-to-seq"})  # roles of networks that write text
+_SPECIAL = tuple(f"{name}_token_id" for name in ("bos", "decoder_start", "eos", "forced_eos", "pad"))
 # Settings on disk that change what a network computes, and the only values this version computes.
 _SUPPORTED = {"position_embedding_type": ("absolute", None), "is_decoder": (False, None), "add_cross_attention": (False, None)}
 
@@ -39,6 +41,7 @@ class Bundle:
         task: what it answers, or None for a bare encoder.
         pooling: how `embed` makes one vector of the token states.
         extra: settings of `config.json` that lexloom does not use, kept and written back.
+        generation: what `generation_config.json` said, kept and written back; where there was none, it is made of the config.
         about: what `lexloom.json` says: recipe, provenance, scores.
         loaded: what was found and what was missing when it was opened.
         dtype: what the backbone answers in, `float32` or `bfloat16`; heads and pooling are always fp32. Saved in `lexloom.json`.
@@ -49,6 +52,7 @@ class Bundle:
     task: Task | None = None
     pooling: Pooling | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     loaded: weights.Loaded = field(default_factory=weights.Loaded)
     dtype: str = "float32"
@@ -94,7 +98,8 @@ class Bundle:
         _check_fit(network, tokenizer, folder)
         task = _task(own, wanted, labels, tokenizer)
         dtype = str(own.get("inference", {}).get("dtype", "float32"))
-        return cls(network.float(), tokenizer, task, Pooling.load(folder), extra, own.get("about", {}), loaded).to(dtype=dtype)
+        kept: dict[str, Any] = {"extra": extra, "generation": _generation(folder), "about": own.get("about", {}), "loaded": loaded}
+        return cls(network.float(), tokenizer, task, Pooling.load(folder), **kept).to(dtype=dtype)
 
     def save(self, folder: Path | str, *, masters: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the folder, whole or not at all, so that `transformers` opens it as it is.
@@ -109,6 +114,8 @@ class Bundle:
         with files.new_folder(folder, kind="bundle") as new:
             weights.save(self.network, new, masters)
             files.write_json(new / "config.json", self.settings())
+            if self.network.roles & _WRITES:
+                files.write_json(new / GENERATION, self.generation or self._generation())
             self.tokenizer.save(new)
             if self.pooling is not None:
                 self.pooling.save(new, self.network.backbone.width)
@@ -126,6 +133,11 @@ class Bundle:
             found["label2id"] = {label: i for i, label in enumerate(self.labels)}
             found["problem_type"] = getattr(self.task, "problem_type", None)
         return found
+
+    def _generation(self) -> dict[str, Any]:
+        """How a text begins and ends, as the class in `transformers` writes it."""
+        config = self.network.backbone.config.plain()
+        return {"_from_model_config": True, **{name: config[name] for name in _SPECIAL if config.get(name) is not None}}
 
     def _own_json(self) -> dict[str, Any]:
         task = None
@@ -278,6 +290,15 @@ def _own(folder: Path) -> dict[str, Any]:
     found = files.read_json(folder / OWN, kind="bundle description")
     files.check_format(found, folder / OWN)
     return dict(found)
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    if not (folder / GENERATION).is_file():
+        return {}
+    found = files.read_json(folder / GENERATION, kind="generation config")
+    if not isinstance(found, dict):
+        raise FormatError(f"{GENERATION} is not a mapping", where=str(folder))
+    return found
 
 
 def _task(own: Mapping[str, Any], roles: frozenset[str], labels: list[str], tokenizer: Tokenizer) -> Task | None:

@@ -79,7 +79,7 @@ def load_into(network: Network, tensors: Mapping[str, Tensor], *, where: str = "
         seed: where given, what is missing is drawn from it; where None, a missing tensor is an error.
 
     Raises:
-        WeightsError: a tensor has another shape than the network's, or one is missing.
+        WeightsError: a tensor has another shape than the network's, one is missing, or one is not what the config makes of it.
     """
     available = _own_spelling(network, tensors)
     state, report, filled = network.state_dict(), Loaded(), set()
@@ -92,6 +92,7 @@ def load_into(network: Network, tensors: Mapping[str, Tensor], *, where: str = "
             report.used += row.theirs
         elif not _is_tied(network, row):
             report.missing += row.own
+    report.used += _fixed(network, available, where)
     report.unused = sorted(set(available) - set(report.used))
     if report.missing and seed is None:
         raise WeightsError("weights are missing", expected=", ".join(report.missing[:5]), got=f"{len(available)} tensors", where=where)
@@ -109,9 +110,21 @@ def _copy(target: Tensor, tensor: Tensor, name: str, row: Weight, where: str) ->
         target.copy_(tensor)
 
 
+def _fixed(network: Network, available: Mapping[str, Tensor], where: str) -> list[str]:
+    """The names of tensors that follow from the config, after comparing them: to the digits of half precision."""
+    prefix, fixed = type(network.backbone).PREFIX, network.backbone.fixed()
+    found = {name: fixed[name.removeprefix(prefix)] for name in available if name.removeprefix(prefix) in fixed}
+    for name, tensor in found.items():
+        if available[name].shape != tensor.shape or not torch.allclose(available[name].float(), tensor, rtol=0, atol=1e-2):
+            raise WeightsError(
+                f"{name} is not what the config makes of it", where=where, hint="lexloom computes it and cannot take another"
+            )
+    return list(found)
+
+
 def _is_tied(network: Network, row: Weight) -> bool:
-    """True for a head's matrix that is the embedding's own: it is not stored twice."""
-    embedding = network.backbone.embedding
+    """True for a head's matrix that is an embedding's own: it is not stored twice."""
+    embedding = network.backbone.output_embedding
     own = dict(network.named_parameters(remove_duplicate=False))
     return embedding is not None and any(own.get(n) is embedding.weight for n in row.own if n.startswith("heads."))
 
@@ -159,6 +172,7 @@ def save(network: Network, folder: Path, masters: Mapping[str, Tensor] | None = 
     Of a network that `transformers` has not, `lexloom.safetensors`.
     """
     tensors, single = to_disk(network, masters), SINGLE if type(network.backbone).WEIGHTS else OWN
+    tensors |= {} if network.heads else network.backbone.fixed()
     total = sum(t.numel() * t.element_size() for t in tensors.values())
     if total <= SHARD_BYTES:
         files.write_bytes(folder / single, to_bytes(tensors, metadata={"format": "pt"}))

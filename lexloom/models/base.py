@@ -6,7 +6,7 @@ Letters: B rows, T tokens, D width, V vocabulary, L layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,13 +23,15 @@ from lexloom.registry import Registry
 
 @dataclass
 class Output:
-    """What an encoder or decoder returns; extras are None unless asked for."""
+    """What an encoder or decoder returns; extras are None unless asked for. Of an encoder–decoder it is the decoder's."""
 
     hidden: Tensor  # (B, T, D)
     pooled: Tensor | None = None  # (B, D)
     layers: tuple[Tensor, ...] | None = None  # L + 1 of (B, T, D), the embeddings first
     forward: Tensor | None = None  # (B, T, P), of a two-way network: states that have seen what stands before, and the token itself
     backward: Tensor | None = None  # (B, T, P), that have seen the token and what stands behind
+    encoder: Tensor | None = None  # (B, S, D), of an encoder–decoder that has read its source in this pass
+    encoder_layers: tuple[Tensor, ...] | None = None  # L + 1 of (B, S, D)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Weight:
     own: tuple[str, ...]
     to_own: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
     to_theirs: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
-    when: str = "always"  # or "tied", "untied": by the config's `tie_word_embeddings`
+    when: str = "always"  # one of the architecture's `conditions`
 
 
 def same(theirs: str, own: str) -> Weight:
@@ -67,7 +69,8 @@ class Architecture(nn.Module):
     PREFIX: ClassVar[str] = ""  # what stands before the backbone's names when there are heads
     WEIGHTS: ClassVar[Sequence[Weight]] = ()  # of the backbone; names on disk without PREFIX. None: of own type, under own names
     HEAD_WEIGHTS: ClassVar[Mapping[str, Sequence[Weight]]] = {}  # by role; names on disk in full
-    KEPT: ClassVar[frozenset[str]] = frozenset({"masked-lm", "next-sentence", "causal-lm"})  # roles whose heads go on from a bundle's
+    # Roles whose heads go on from a bundle's.
+    KEPT: ClassVar[frozenset[str]] = frozenset({"masked-lm", "next-sentence", "causal-lm", "seq-to-seq"})
     ALIASES: ClassVar[Sequence[tuple[str, str]]] = ()  # old endings on disk -> new ones
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     TINY: ClassVar[Mapping[str, Any]] = {}  # settings of a network for tests
@@ -130,6 +133,20 @@ class Architecture(nn.Module):
     def imitate(self, seed: int) -> None:
         """Gives freshly drawn weights what trained networks of this kind have in common, where the architecture knows how."""
         raise ConfigError(f"{self.MODEL_TYPE} has no mimetic initialization", hint="set initialization: normal")
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Which rows of the weight tables hold for this config, by their `when`."""
+        return frozenset({"always", "tied" if getattr(self.config, "tie_word_embeddings", False) else "untied"})
+
+    @property
+    def output_embedding(self) -> nn.Embedding | None:
+        """Whose matrix a tied head shares."""
+        return self.embedding
+
+    def fixed(self) -> dict[str, Tensor]:
+        """What the bare class stores though it follows from the config: name on disk without PREFIX -> tensor."""
+        return {}
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` texts of at most `length` tokens, for `forward(batch, cache=…)` of a decoder.
@@ -207,7 +224,7 @@ class Network(nn.Module):
         """Makes tied heads share the embedding's tensor."""
         for head in self.heads.values():
             if (tie := getattr(head, "tie", None)) is not None:
-                tie(self.backbone.embedding)
+                tie(self.backbone.output_embedding)
 
     @property
     def roles(self) -> frozenset[str]:
@@ -232,8 +249,7 @@ class Network(nn.Module):
         prefix = kind.PREFIX if self.heads else ""
         rows = [_placed(row, i, prefix) for row in kind.WEIGHTS for i in _numbers(row, len(self.backbone.blocks))]
         rows += [row for role in self.heads for row in kind.HEAD_WEIGHTS[role]]
-        ties = "tied" if getattr(self.backbone.config, "tie_word_embeddings", False) else "untied"
-        return [row for row in rows if row.when in ("always", ties) and all(name in own for name in row.own)]
+        return [row for row in rows if row.when in self.backbone.conditions and all(name in own for name in row.own)]
 
     def with_heads(self, roles: Iterable[str], *, labels: int, seed: int) -> tuple[Network, list[str]]:
         """The same backbone under other heads; what both have keeps its weights.
@@ -256,7 +272,7 @@ def _numbers(row: Weight, blocks: int) -> Iterable[int]:
 
 def _placed(row: Weight, i: int, prefix: str) -> Weight:
     theirs = tuple(prefix + name.replace("{i}", str(i)) for name in row.theirs)
-    return Weight(theirs, tuple("backbone." + name.replace("{i}", str(i)) for name in row.own), row.to_own, row.to_theirs)
+    return replace(row, theirs=theirs, own=tuple("backbone." + name.replace("{i}", str(i)) for name in row.own))
 
 
 def initialize(network: nn.Module, seed: int, *, only: Iterable[str] | None = None) -> None:

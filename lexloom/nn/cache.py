@@ -19,6 +19,8 @@ from lexloom.nn.attention import MASKED
 
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(B, H, T, K) keys and values of the new tokens of a layer -> those of all tokens, with T to S slots."""
+Recall = Callable[[Callable[[], tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]]
+"""What makes the keys and values of a layer for the source -> these, made at the first call and kept."""
 _STEP = 64  # slots are looked at in such steps, so that few shapes occur
 
 
@@ -89,3 +91,43 @@ class Cache:
         for kept, new in zip(self.values[i], (keys, values), strict=True):
             kept[rows, :, self._new] = new.transpose(1, 2).to(kept.dtype)
         return self.values[i, 0, :, :, : self._end], self.values[i, 1, :, :, : self._end]
+
+
+class SourceCache(Cache):
+    """The cache of a decoder that also looks at a source, whose keys and values each layer makes once.
+
+    Attributes:
+        sources: layer -> keys and values of the source, each (B, H, source tokens, K); empty until it was read.
+        source_bias: (B, 1, 1, source tokens), added to the scores, or None where the source has no padding.
+    """
+
+    def __init__(
+        self, layers: int, rows: int, heads: int, slots: int, width: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__(layers, rows, heads, slots, width, dtype=dtype, device=device)
+        self.sources: dict[int, tuple[Tensor, Tensor]] = {}
+        self.source_bias: Tensor | None = None
+
+    def begins(self, given: bool) -> bool:
+        """Whether the source is to be read now, which is in the first pass.
+
+        Args:
+            given: whether a source came along.
+
+        Raises:
+            LexloomError: the first pass has no source, or a later one has.
+        """
+        if given == bool(self.sources):
+            got = "another source" if given else "no source"
+            raise LexloomError("a cache reads its source once", expected="input_ids in the first pass and in no other", got=got)
+        return given
+
+    def source(self, i: int) -> Recall:
+        """What layer `i` calls for the keys and values of the source."""
+        return partial(self._recall, i)
+
+    def _recall(self, i: int, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        if i not in self.sources:
+            keys, values = make()
+            self.sources[i] = keys.contiguous(), values.contiguous()
+        return self.sources[i]

@@ -40,6 +40,19 @@ def sinusoids(length: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].float()
 
 
+def halved_sinusoids(places: Tensor, width: int) -> Tensor:
+    """The same values at any places, all sines before all cosines, as Marian and `transformers` lay them out.
+
+    Args:
+        places: int64 of any shape.
+
+    Returns:
+        (…, D) float32; of an odd width one more sine than cosines.
+    """
+    angles = places[..., None] * frequencies(width).to(places.device)
+    return torch.cat([angles.sin(), angles.cos()[..., : width // 2]], dim=-1).float()
+
+
 def frequencies(width: int) -> Tensor:
     """The angle that each pair of dimensions turns by from one position to the next: (⌈D/2⌉,) float64."""
     return 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)

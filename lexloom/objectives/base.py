@@ -30,7 +30,7 @@ class Vocabulary:
     """What an objective knows of a tokenizer: the size, the ids of special tokens by role, and what stands at padding.
 
     `end` is the token that ends a document where a text has no special tokens around it; `characters` the symbols of a word where rows have
-    them, else 0.
+    them, else 0; `sentinels` stand for spans, in T5's order; `closes` says whether a special token stands at the end of a text.
     """
 
     size: int
@@ -39,12 +39,22 @@ class Vocabulary:
     fills: Mapping[str, int]
     end: int | None = None
     characters: int = 0
+    sentinels: tuple[int, ...] = ()
+    closes: bool = True
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
         """Reads it off a lexloom tokenizer."""
-        special = frozenset(tokenizer.special_ids)
-        return cls(len(tokenizer), tokenizer.mask_id, special, tokenizer.fills, tokenizer.eos_id, tokenizer.characters)
+        return cls(
+            len(tokenizer),
+            tokenizer.mask_id,
+            frozenset(tokenizer.special_ids),
+            tokenizer.fills,
+            tokenizer.eos_id,
+            tokenizer.characters,
+            tokenizer.sentinels,
+            tokenizer.templates[0].items[-1][0] >= 0,
+        )
 
 
 class Objective:
@@ -52,7 +62,8 @@ class Objective:
 
     Attributes of a subclass:
         needs: abilities of the architecture it works on.
-        rows: the kind of row it wants: `block`, `sentence-pair` or `labelled`.
+        rows: the kind of row it wants: `block`, `ordered-pair`, `sentence-pair` or `labelled`.
+        borders: whether its blocks say where their sentences begin.
         specials: whether blocks have the special tokens that the tokenizer puts around a text.
         roles: the heads it asks the architecture for.
         parts: the names of its losses, each with its weight in the total.
@@ -62,6 +73,7 @@ class Objective:
     Config: ClassVar[type[Config]] = Config
     needs: ClassVar[frozenset[str]] = frozenset({"encoder"})
     rows: ClassVar[str] = "block"
+    borders: ClassVar[bool] = False
     specials: ClassVar[bool] = True
     roles: ClassVar[tuple[str, ...]] = ()
     parts: Mapping[str, float] = {}
@@ -95,6 +107,13 @@ class Objective:
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective", "OBJECTIVES", "lexloom.objectives")
+
+
+def entropy(counts: np.ndarray) -> float | None:
+    """In nats, of how often tokens occur, (V,): the loss of a guess by frequencies. None where none occurs."""
+    shares = np.asarray(counts, dtype=np.float64)
+    shares = shares[shares > 0] / max(1.0, shares.sum())
+    return float(-(shares * np.log(shares)).sum()) if shares.size else None
 
 
 def dropout_keys(row_keys: Keys, size: int) -> Tensor:

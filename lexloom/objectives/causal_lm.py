@@ -22,7 +22,7 @@ from lexloom.errors import TokenizerError
 from lexloom.keys import Keys
 from lexloom.models.base import Output
 from lexloom.nn.cross_entropy import summed_cross_entropy
-from lexloom.objectives.base import OBJECTIVES, Objective, Row, Vocabulary, dropout_keys
+from lexloom.objectives.base import OBJECTIVES, Objective, Row, Vocabulary, dropout_keys, entropy
 
 PART = "causal-lm"
 
@@ -68,6 +68,5 @@ class CausalLM(Objective):
 
     def blind(self, counts: np.ndarray) -> dict[str, float]:
         """The entropy of the tokens' frequencies."""
-        shares = np.asarray(counts, dtype=np.float64)
-        shares = shares[shares > 0] / max(1.0, shares.sum())
-        return {PART: float(-(shares * np.log(shares)).sum())} if shares.size else {}
+        found = entropy(counts)
+        return {} if found is None else {PART: found}

@@ -14,7 +14,7 @@ from lexloom.keys import Keys
 from lexloom.models.base import Output
 from lexloom.objectives.base import Objective, Row
 
-_ROW_KINDS = ("block", "sentence-pair", "labelled")  # a later kind carries all that an earlier one does
+_ROW_KINDS = ("block", "ordered-pair", "sentence-pair", "labelled")  # a later kind carries all that an earlier one does
 
 
 class Together(Objective):
@@ -29,11 +29,15 @@ class Together(Objective):
         self.objectives = list(objectives)
         self.needs = frozenset().union(*(o.needs for o in objectives))  # type: ignore[misc]
         self.rows = max((o.rows for o in objectives), key=_ROW_KINDS.index)  # type: ignore[misc]
+        self.borders = any(o.borders for o in objectives)  # type: ignore[misc]
         self.specials = all(o.specials for o in objectives)  # type: ignore[misc]
         self.roles = tuple(dict.fromkeys(role for o in objectives for role in o.roles))  # type: ignore[misc]
         self.parts = {part: weight for o in objectives for part, weight in o.parts.items()}
         if len(self.parts) != sum(len(o.parts) for o in objectives):
             raise ConfigError("an objective stands twice", got=", ".join(p for o in objectives for p in o.parts))
+        if len(self.roles) != sum(len(o.roles) for o in objectives):
+            names = ", ".join(self.parts)
+            raise ConfigError("two objectives would teach one head different things", got=names, hint="leave one of them out")
 
     def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
         """The batches of all, merged. Inputs that one objective corrupts (masked ids) win over the plain ones."""

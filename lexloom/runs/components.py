@@ -43,8 +43,14 @@ class Phase:
     fills: list[str]
 
     def objective(self, vocabulary: Vocabulary) -> Objective:
-        """Its objective, several joined over one forward."""
+        """Its objective, several joined over one forward.
+
+        Raises:
+            ConfigError: one of them learns from labelled rows, which raw text does not have.
+        """
         built = [kind(config, vocabulary) for kind, config in self.objectives]
+        if labelled := [part for objective in built if objective.rows == "labelled" for part in objective.parts]:
+            raise ConfigError(f"{labelled[0]} learns from pairs, and pre-training has raw text", hint="denoising makes pairs of raw text")
         return built[0] if len(built) == 1 else Together(built)
 
 

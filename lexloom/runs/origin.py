@@ -58,7 +58,7 @@ def visits(source: Source, step: int) -> list[Visit]:
 
 def pieces(packing: Packing, row: int) -> list[Piece]:
     """What a packed row is made of, in its order."""
-    return list(_of_pair(packing, row) if packing.config.kind == "sentence-pairs" else _of_block(packing, row))
+    return list(_of_pair(packing, row) if packing.config.kind != "blocks" else _of_block(packing, row))
 
 
 def _of_pair(packing: Packing, row: int) -> Iterator[Piece]:

@@ -255,8 +255,8 @@ def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> t
 
 
 def _packing(shards: Split, objective: Objective, train: PretrainConfig, length: int, seed: int) -> Packing:
-    kind = "sentence-pairs" if objective.rows == "sentence-pair" else "blocks"
-    given = {"documents": train.documents, "sentences": train.sentences, "specials": objective.specials}
+    kind = {"sentence-pair": "sentence-pairs", "ordered-pair": "ordered-pairs"}.get(objective.rows, "blocks")
+    given = {"documents": train.documents, "sentences": train.sentences, "specials": objective.specials, "borders": objective.borders}
     config = PackingConfig.read({"kind": kind, "length": length, **given})
     return ensure_packing(shards, config, seed=seed)
 
@@ -333,7 +333,8 @@ def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> 
 def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
     tokenizer = inputs.tokenizer if inputs.start is not None else inputs.tokenizer.with_max_length(longest)
     task = plain_task(network.roles, Vocabulary.of(tokenizer))
-    return Bundle(network, tokenizer, task, extra=inputs.start.extra if inputs.start else {})
+    kept: dict[str, Any] = {"extra": inputs.start.extra, "generation": inputs.start.generation} if inputs.start else {}
+    return Bundle(network, tokenizer, task, **kept)
 
 
 def _fills(bundle: Bundle, texts: list[str]) -> list[dict[str, Any]]:
@@ -394,4 +395,4 @@ def extended(bundle: Bundle, words: list[str]) -> Bundle:
                 for new, parts in pieces.items():
                     tensor[new] = before[name][parts].mean(0)
     task = type(bundle.task)(bundle.task.config, Vocabulary.of(tokenizer)) if bundle.task and not bundle.labels else None
-    return Bundle(network, tokenizer, task, extra=bundle.extra, about=bundle.about)
+    return Bundle(network, tokenizer, task, extra=bundle.extra, generation=bundle.generation, about=bundle.about)

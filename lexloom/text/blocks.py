@@ -130,6 +130,9 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
         values, sizes, special = row.input_ids, row.lengths, row.sequence < 0
         marks = _carried(np.abs(numbers) - 1, special, sizes)
         special[~special] = numbers < 0
+    if config.borders:
+        sentences = np.zeros(len(values), dtype=np.int64)
+        sentences[row.sequence >= 0 if config.specials else slice(None)] = _sentences(split, config, arrays, ids)
     found = []
     for place, (start, end) in zip(ids.tolist(), Ragged(values, sizes).spans(), strict=True):
         one: dict[str, Any] = {"id": place, "input_ids": values[start:end], "special": special[start:end]}
@@ -137,8 +140,29 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
             one["token_type_ids"] = row.token_type_ids[start:end]
         if config.documents == "joined":
             one["documents"] = marks[start:end]
+        if config.borders:
+            one["sentences"] = sentences[start:end]
         found.append(one)
     return found
+
+
+def _sentences(
+    split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[Any]], ids: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The number of the sentence, counted over the split, of each token of some blocks; separators have any."""
+    mark, found = separator(split, config), []
+    for document, offset, left in zip(*(arrays[name][ids].tolist() for name in ("document", "offset", "length")), strict=True):
+        while left > 0:
+            start, end = split.span(document)
+            take = min(left, max(end - start - offset, 0))
+            found.append(np.arange(start + offset, start + offset + take))
+            left -= take
+            if left > 0 and mark is not None:
+                found.append(np.array([end - 1]))
+                left -= 1
+            document, offset = document + 1, 0
+    places = np.concatenate(found) if found else np.zeros(0, np.int64)
+    return np.searchsorted(split.sentence_ends, places.astype(split.sentence_ends.dtype), side="right")
 
 
 def _carried(numbers: npt.NDArray[Any], special: npt.NDArray[np.bool_], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

@@ -1,6 +1,7 @@
 """Packings: which tokens of a split stand together in a row of training. Small integer arrays on disk, the same rows in every epoch.
 
-`blocks` are stretches of text; `sentence-pairs` are two neighbouring stretches, or for next sentence prediction two of different documents.
+`blocks` are stretches of text; `sentence-pairs` are two neighbouring stretches, or for next sentence prediction two of different documents;
+`ordered-pairs` are two neighbouring ones, in their order or swapped.
 Letters: R rows, T tokens of a row.
 """
 
@@ -19,35 +20,38 @@ from pydantic import Field
 from lexloom import files
 from lexloom.config import Config, Count
 from lexloom.errors import ConfigError, FormatError
-from lexloom.text import blocks, pairs
+from lexloom.text import blocks, ordered, pairs
 from lexloom.text.shards import Split, unsigned
 
 FORMAT = 1
 _PLANS: dict[str, Callable[..., Iterator[dict[str, npt.NDArray[Any]]]]] = {"blocks": blocks.plan, "sentence-pairs": pairs.plan}
-_ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = {"blocks": blocks.rows, "sentence-pairs": pairs.rows}
-_LENGTHS: dict[str, Callable[..., npt.NDArray[np.int64]]] = {"blocks": blocks.lengths, "sentence-pairs": pairs.lengths}
+_PLANS["ordered-pairs"] = ordered.plan
+_ROWS: dict[str, Callable[..., list[dict[str, Any]]]] = dict.fromkeys(_PLANS, pairs.rows) | {"blocks": blocks.rows}
+_LENGTHS: dict[str, Callable[..., npt.NDArray[np.int64]]] = dict.fromkeys(_PLANS, pairs.lengths) | {"blocks": blocks.lengths}
 
 
 class PackingConfig(Config):
     """How a split is packed.
 
     Attributes:
-        kind: `blocks`, or `sentence-pairs` for next sentence prediction.
+        kind: `blocks`, `sentence-pairs` for next sentence prediction, or `ordered-pairs` for sentence order.
         length: T, special tokens included.
         documents: whether a block may go on into the next document (`joined`, with a separator between) or not (`isolated`).
         sentences: whether a block may end within a sentence (`cut`), which leaves no padding, or only where one ends (`whole`; Liu et al.
             2019), but for sentences that are longer than a block.
         specials: the special tokens the tokenizer puts around a text; none for decoders, whose documents end with the end token.
+        borders: whether rows of blocks have `sentences` (T,), a number for each sentence.
         minimum: shorter rests of a document, or of the whole where joined, are dropped.
         short_share: share of sentence pairs that are shorter than need be, so that a model sees short ones too (Devlin et al. 2018,
             at 0.1). Each costs half a row of padding; documents that fit into a row give short pairs anyway.
     """
 
-    kind: Literal["blocks", "sentence-pairs"] = "blocks"
+    kind: Literal["blocks", "sentence-pairs", "ordered-pairs"] = "blocks"
     length: Count = 128
     documents: Literal["joined", "isolated"] = "joined"
     sentences: Literal["cut", "whole"] = Field("cut", exclude_if=lambda value: value == "cut")
     specials: bool = True
+    borders: bool = Field(False, exclude_if=lambda value: not value)
     minimum: Count = 8
     short_share: float = Field(0.05, ge=0, le=1)
 
@@ -75,7 +79,7 @@ class Packing:
 
         Returns:
             dicts of `input_ids`, `token_type_ids` (where there are special tokens), `special` and `id`; joined blocks also have
-            `documents` (T,), the number of the document within the row; sentence pairs have `next_sentence_label`, 0 for a pair that
+            `documents` (T,), the number of the document within the row; pairs have `next_sentence_label`, 0 for a pair that
             belongs together and 1 for one that does not; `characters` (T, C) where the shards have spellings.
 
         Raises:
@@ -107,7 +111,7 @@ def ensure_packing(split: Split, config: PackingConfig, *, seed: int = 0, folder
         DataError: the split cannot be packed in this way.
     """
     _check(split, config)
-    drawn = [seed, pairs.METHOD] if config.kind == "sentence-pairs" else 0
+    drawn = {"blocks": 0, "sentence-pairs": [seed, pairs.METHOD], "ordered-pairs": seed}[config.kind]
     key = files.fingerprint([FORMAT, config.plain(), drawn, split.digest])
     home = Path(folder) if folder is not None else split.folder / "packings"
     path = home / f"{split.name}-{config.kind}-{config.length}-{key[:12]}"
@@ -116,11 +120,12 @@ def ensure_packing(split: Split, config: PackingConfig, *, seed: int = 0, folder
 
 
 def _check(split: Split, config: PackingConfig) -> None:
-    added = split.templates["pair" if config.kind == "sentence-pairs" else "single"].added if config.specials else 0
-    needed = added + (2 if config.kind == "sentence-pairs" else 1)
+    paired = config.kind != "blocks"
+    added = split.templates["pair" if paired else "single"].added if config.specials else 0
+    needed = added + (2 if paired else 1)
     if not needed <= config.length < 1 << 24:
         raise ConfigError("this length has no room for text", expected=f"at least {needed}", got=str(config.length), where="length")
-    if config.kind == "sentence-pairs" and not config.specials:
+    if paired and not config.specials:
         raise ConfigError("sentence pairs need the special tokens between them", where="specials")
 
 

@@ -21,7 +21,7 @@ from lexloom.text.joined import Joined
 from lexloom.text.segment import read_dictionary
 from lexloom.text.spelling import Symbols, spelled
 from lexloom.text.tokenizer_folder import ROLES, TokenizerFolder, read_folder, write_folder
-from lexloom.text.tokenizer_training import Texts, TokenizerConfig
+from lexloom.text.tokenizer_training import SENTINEL, Texts, TokenizerConfig
 from lexloom.text.vocabulary import add_words, extend, propose_words
 
 __all__ = [
@@ -116,6 +116,14 @@ class Tokenizer:
         """Ids of every special token, those without a role too."""
         added = {place for place, token in self.backend.get_added_tokens_decoder().items() if token.special}
         return frozenset(added | {number for role in ROLES if (number := getattr(self, f"{role}_id")) is not None})
+
+    @cached_property
+    def sentinels(self) -> tuple[int, ...]:
+        """Ids of `<extra_id_0>`, `<extra_id_1>`, … as far as they go: what stands for spans that are taken out (Raffel et al. 2020)."""
+        found = list[int]()
+        while (number := self.backend.token_to_id(SENTINEL.format(len(found)))) is not None:
+            found.append(number)
+        return tuple(found)
 
     @property
     def fills(self) -> dict[str, int]:

@@ -34,6 +34,8 @@ BUDGET = 400_000_000
 """Characters that are counted at most; an unspaced one weighs `UNSPACED`, since its runs are long and seldom the same."""
 UNSPACED = 100
 COVERAGE = 0.9999
+SENTINEL = "<extra_id_{}>"
+"""How T5 calls the token that stands for the span of a number."""
 _ENCODER = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _BYTES = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
 _HAN = ((0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
@@ -53,6 +55,7 @@ class TokenizerConfig(Config):
         limit_alphabet: how many characters are known at most; by default those that make 99.99 % of the text, in no more than 60 %
             of the vocabulary.
         special_tokens: other names for the roles pad, unk, cls, sep, mask, bos, eos. extra_tokens: further special tokens.
+        sentinels: how many special tokens `<extra_id_0>`, `<extra_id_1>`, … there are, for span corruption.
         words: a file of words, one a line, that are never cut.
         template: what stands around a text: as in BERT, as in RoBERTa (the default of `byte-bpe`), or nothing.
         characters: of so many symbols, its beginning and end among them, a word's spelling goes into every row, for networks that read the
@@ -68,6 +71,7 @@ class TokenizerConfig(Config):
     limit_alphabet: Count | None = None
     special_tokens: dict[Literal["pad", "unk", "cls", "sep", "mask", "bos", "eos"], str] = Field(default_factory=dict)
     extra_tokens: tuple[str, ...] = ()
+    sentinels: int = Field(0, ge=0, le=1000)
     words: Path | None = None
     template: Literal["bert", "roberta", "none"] | None = None
     characters: Count | None = Field(None, ge=3, le=1000, exclude_if=lambda value: value is None)
@@ -76,6 +80,11 @@ class TokenizerConfig(Config):
     def lowercases(self) -> bool:
         """Whether capitals become small letters."""
         return self.kind != "byte-bpe" if self.lowercase is None else self.lowercase
+
+    @property
+    def extras(self) -> list[str]:
+        """Special tokens without a role."""
+        return [*self.extra_tokens, *(SENTINEL.format(i) for i in range(self.sentinels))]
 
     @property
     def form(self) -> str:
@@ -103,7 +112,7 @@ def train(texts: Texts, config: TokenizerConfig) -> TokenizerFolder:
         DataError: there is no text.
     """
     roles, words = config.roles(), read_dictionary(config.words) if config.words else []
-    special = list(dict.fromkeys([*roles.values(), *config.extra_tokens]))
+    special = list(dict.fromkeys([*roles.values(), *config.extras]))
     size = config.vocab_size - len(words)
     with ExitStack() as stack:
         again = _twice(texts, stack)
@@ -281,7 +290,7 @@ def _finished(raw: tokenizers.Tokenizer, config: TokenizerConfig, roles: dict[st
     settings = {
         **kind,
         **{f"{role}_token": roles[role] for role in ROLES if role in roles},
-        **({"extra_special_tokens": list(config.extra_tokens)} if config.extra_tokens else {}),
+        **({"extra_special_tokens": config.extras} if config.extras else {}),
         "clean_up_tokenization_spaces": False,
         "model_input_names": inputs,
         **({"characters_per_word": config.characters} if config.characters else {}),

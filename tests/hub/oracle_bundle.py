@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -16,11 +18,13 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertForPreTraining,
     pipeline,
 )
+from transformers.models.bart.modeling_bart import shift_tokens_right
 
 torch.set_num_threads(1)
 
@@ -33,7 +37,7 @@ def opened(kind, folder):
 def main(folders, texts):
     found = {}
     kinds = {"classifier": AutoModelForSequenceClassification, "masked": AutoModelForMaskedLM}
-    kinds |= {"pretrained": BertForPreTraining, "bare": AutoModel, "causal": AutoModelForCausalLM}
+    kinds |= {"pretrained": BertForPreTraining, "bare": AutoModel, "causal": AutoModelForCausalLM, "target": AutoModelForSeq2SeqLM}
     for whole, folder in folders.items():
         name = whole.rpartition(" ")[2]
         model, problems = opened(kinds[name], folder)
@@ -58,9 +62,19 @@ def main(folders, texts):
             found[whole]["generated"] = generated[:, -8:].tolist()
             write = pipeline("text-generation", model=folder, tokenizer=tokenizer, device="cpu")
             found[whole]["written"] = write(short[0], max_new_tokens=8, min_new_tokens=8, do_sample=False)[0]["generated_text"]
+        if name == "target":
+            batch = {key: value for key, value in tokenizer(texts, padding=True, return_tensors="pt").items() if key != "token_type_ids"}
+            found[whole]["generated"] = model.generate(**batch, max_new_tokens=9, do_sample=False).tolist()
+        if name in ("causal", "target"):
+            with tempfile.TemporaryDirectory() as folder:
+                type(model)(model.config).save_pretrained(folder)
+                found[whole]["generation"] = json.loads((Path(folder) / "generation_config.json").read_text())
         if name == "bare":
             with torch.no_grad():
                 batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+                if getattr(model.config, "is_encoder_decoder", False):
+                    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+                    batch["decoder_input_ids"] = shift_tokens_right(batch["input_ids"], pad, start)
                 states = model.eval()(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None]
             found[whole]["vectors"] = ((states * mask).sum(1) / mask.sum(1)).tolist()

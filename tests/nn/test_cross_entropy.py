@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lexloom.nn import cross_entropy as module
-from lexloom.nn.cross_entropy import CrossEntropy, cross_entropy, summed_cross_entropy
+from lexloom.nn.cross_entropy import CrossEntropy, cross_entropy, smoothed_cross_entropy, summed_cross_entropy
 
 CASES = [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)]
 
@@ -118,3 +118,37 @@ def test_compiled_a_head_in_parts_is_the_same(bias: bool, monkeypatch: pytest.Mo
         found.append([loss.detach(), *(tensor.grad for tensor in tensors)])
     for mine, other in zip(*found, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("chunk", [1 << 24, 120])
+def test_smoothed_targets_are_those_of_pytorch(dtype: torch.dtype, tolerance: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch, as `transformers`, gives ε / V to every token, the label among them."""
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    tensors, labels, weights = head(dtype, bias=True)
+    total, plain = smoothed_cross_entropy(*tensors, labels, weights, 0.1)  # type: ignore[call-arg, arg-type]
+    copies = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    scores = F.linear(*copies)
+    wanted = (F.cross_entropy(scores, labels, reduction="none", label_smoothing=0.1) * weights).sum()
+    unsmoothed = (F.cross_entropy(scores, labels, reduction="none") * weights).sum()
+    torch.testing.assert_close(total.double(), wanted, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(plain.double(), unsmoothed, rtol=tolerance, atol=tolerance, check_dtype=False)
+    assert total.requires_grad and not plain.requires_grad
+    mine, theirs = torch.autograd.grad(total, tensors), torch.autograd.grad(wanted, copies)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance * max(1.0, float(b.abs().max())))
+    with torch.no_grad():
+        again = smoothed_cross_entropy(*tensors, labels, weights, 0.1)  # type: ignore[call-arg, arg-type]
+    torch.testing.assert_close(again[0].double(), wanted.detach(), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(again[1].double(), unsmoothed.detach(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_smoothed_and_compiled_it_is_the_same() -> None:
+    tensors, labels, weights = head(torch.float32, bias=True)
+    found = []
+    for run in (smoothed_cross_entropy, torch.compile(smoothed_cross_entropy, dynamic=False)):
+        total, plain = run(*tensors, labels, weights, 0.1)
+        found.append([total, plain, *torch.autograd.grad(total, tensors)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -245,10 +245,10 @@ class _Phase:
         return {"length": length, "rows": rows, "steps": steps, "tokens": None if steps is None else steps * rows * length}
 
     def _pairs(self, text: Text | None) -> None:
-        if text is not None and self.objective.rows == "sentence-pair" and text.several < FEW_SEVERAL:
+        if text is not None and self.objective.rows in ("sentence-pair", "ordered-pair") and text.several < FEW_SEVERAL:
             level: Level = "error" if text.several == 0 else "warning"
             what = f"the objective wants pairs of sentences, and {text.several:.1%} of the documents have several"
-            do = "sources whose documents are whole texts (documents: file, not line), or leave next-sentence out of the objective"
+            do = "sources whose documents are whole texts (documents: file, not line), or an objective without pairs of sentences"
             self.findings.add(level, "single sentences", self.where, what, do)
 
     def _often(self, steps: list[dict[str, Any]], text: Text | None) -> None:

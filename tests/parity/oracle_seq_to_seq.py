@@ -1,0 +1,84 @@
+"""Runs in a process of its own, with transformers and without lexloom: makes random encoder–decoder folders, and reads lexloom's.
+
+python oracle_seq_to_seq.py make JOBS_JSON     [[class, folder, settings], …]: random models with inputs, outputs and what they generate
+python oracle_seq_to_seq.py read JOBS_JSON     [[class, folder, inputs, out], …]: opens folders and runs the inputs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForSeq2SeqLM, BartConfig, GenerationConfig, MarianConfig
+from transformers.models.bart import modeling_bart
+from transformers.models.marian import modeling_marian
+
+torch.set_num_threads(1)
+NEW = 9  # tokens to generate
+
+
+def outputs(model, inputs):
+    """Every tensor that the class returns, in float64 and float32, and the tokens that it generates one by one."""
+    found = {}
+    source = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    for dtype in (torch.float64, torch.float32):
+        model = model.to(dtype).eval()
+        with torch.no_grad():
+            result = model(**inputs, output_hidden_states=True)
+            if dtype == torch.float64 and hasattr(model, "lm_head"):
+                start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+                settings = GenerationConfig(max_new_tokens=NEW, do_sample=False, decoder_start_token_id=start, pad_token_id=pad)
+                found["generated"] = model.generate(**source, generation_config=settings)[:, -NEW:].contiguous()
+        for name in ("last_hidden_state", "logits", "encoder_last_hidden_state"):
+            if getattr(result, name, None) is not None:
+                found[f"{name}.{dtype}"] = getattr(result, name).contiguous()
+        for side in ("encoder", "decoder"):
+            for i, states in enumerate(getattr(result, f"{side}_hidden_states")):
+                found[f"{side}{i}.{dtype}"] = states.clone().contiguous()
+    return found
+
+
+def make(class_name, folder, settings):
+    torch.manual_seed(7)
+    module, config = (modeling_bart, BartConfig) if class_name.startswith("Bart") else (modeling_marian, MarianConfig)
+    model = getattr(module, class_name)(config(**settings)).double()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:  # sinusoids stay what they are
+            # Large biases, or much of the source in every state, say one token again and again; large scores lose digits.
+            std = 0.1 if parameter.dim() == 1 else 0.2 if "attn" in name else 0.7
+            torch.nn.init.normal_(parameter, mean=float("norm" in name and name.endswith("weight")), std=std)
+    if hasattr(model, "final_logits_bias"):
+        torch.nn.init.normal_(model.final_logits_bias, std=0.1)
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    for name in [name for name in tensors if name.endswith("shared.weight")]:
+        with torch.no_grad():  # which nobody reads where there are embeddings of their own beside it
+            tensors[name].copy_(tensors[name.replace("shared", "encoder.embed_tokens")])
+    mask, target = torch.ones(4, 11, dtype=torch.long), torch.ones(4, 8, dtype=torch.long)
+    mask[0, 6:] = mask[1, :5] = mask[2, :1] = 0
+    target[0, 3:] = target[2, 7:] = 0
+    inputs = {"input_ids": torch.randint(0, 53, (4, 11)), "attention_mask": mask}
+    inputs |= {"decoder_input_ids": torch.randint(0, 53, (4, 8)), "decoder_attention_mask": target}
+    model.save_pretrained(folder)
+    save_file(inputs, Path(folder) / "inputs.safetensors")
+    save_file(outputs(model, inputs), Path(folder) / "outputs.safetensors")
+
+
+def read(class_name, folder, inputs, out):
+    auto = AutoModel if class_name in ("BartModel", "MarianModel") else AutoModelForSeq2SeqLM
+    model, info = auto.from_pretrained(folder, output_loading_info=True, dtype=torch.float64)
+    problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
+    if type(model).__name__ != class_name:
+        problems["class"] = type(model).__name__
+    tensors = outputs(model, load_file(inputs))
+    save_file(tensors, out, metadata={"problems": json.dumps(problems), "lexloom": str("lexloom" in sys.modules)})
+
+
+if __name__ == "__main__":
+    for job in json.loads(sys.argv[2]):
+        {"make": make, "read": read}[sys.argv[1]](*job)
