@@ -8,8 +8,10 @@ Letters: L layers, B rows, H heads of keys, S slots, K head width, T new tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -38,7 +40,15 @@ class Cache:
         self.values = torch.zeros(layers, 2, rows, heads, slots + 1, width, dtype=dtype, device=device)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self._longest = 0  # no row has more tokens; found out exactly only where that matters
-        self._new = torch.zeros(rows, 0, dtype=torch.int64, device=device)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        rows, heads, slots = self.values.shape[2:5]
+        device = self.lengths.device
+        self._new = torch.zeros(rows, 0, dtype=torch.int64, device=device)  # slots of the new tokens
+        self._at = self._new.view(-1)  # the same, in memory of which a layer's rows, heads and slots are one dimension
+        self._starts = torch.arange(rows * heads, device=device).view(rows, heads, 1) * slots
+        self._places = torch.arange(slots - 1, device=device)
 
     @property
     def slots(self) -> int:
@@ -60,15 +70,23 @@ class Cache:
         """
         if ids.shape[0] != len(self.lengths):
             raise LexloomError("a cache is for a fixed number of rows", expected=str(len(self.lengths)), got=str(ids.shape[0]))
-        mask = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask
-        counted = mask.long().cumsum(1)
-        lengths = self.lengths + counted[:, -1]
+        counted = self._counted(ids, attention_mask)
         longest = self._longest + ids.shape[1]
-        if longest > self.slots and (longest := int(lengths.max())) > self.slots:
+        if longest > self.slots and (longest := int((self.lengths + counted[:, -1]).max())) > self.slots:
             raise LexloomError("a text has outgrown its cache", expected=f"at most {self.slots} tokens", got=str(longest))
-        self._new = torch.where(mask, self.lengths[:, None] + counted - 1, self.slots)
-        self.lengths, self._longest = lengths, longest
-        return self._new.clamp(max=self.slots - 1)
+        self._new = self.lengths[:, None] + (counted - 1)
+        if attention_mask is not None:
+            self._new = torch.where(attention_mask, self._new, self.slots)
+        self._at = (self._starts + self._new[:, None]).view(-1)
+        self.lengths += counted[:, -1]  # in place: rows of a larger cache may lie here
+        self._longest = longest
+        return self._new if attention_mask is None else self._new.clamp(max=self.slots - 1)
+
+    def _counted(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """(B or 1, T): how many of the new tokens each row has, up to each of them."""
+        if attention_mask is not None:
+            return attention_mask.long().cumsum(1)
+        return torch.arange(1, ids.shape[1] + 1, device=self.lengths.device)[None]
 
     @property
     def _end(self) -> int:
@@ -77,7 +95,7 @@ class Cache:
 
     def bias(self) -> Tensor:
         """What the new tokens may see: (B, 1, T, slots looked at), 0 or a large negative number."""
-        seen = torch.arange(self._end, device=self._new.device) <= self._new[..., None]
+        seen = self._places[: self._end] <= self._new[..., None]
         return torch.where(seen, 0.0, MASKED).to(self.values.dtype)[:, None]
 
     def layer(self, i: int) -> Remember:
@@ -85,7 +103,38 @@ class Cache:
         return partial(self._remember, i)
 
     def _remember(self, i: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.arange(len(self.lengths), device=self._new.device)[:, None]
-        for kept, new in zip(self.values[i], (keys, values), strict=True):
-            kept[rows, :, self._new] = new.transpose(1, 2).to(kept.dtype)
-        return self.values[i, 0, :, :, : self._end], self.values[i, 1, :, :, : self._end]
+        width, end = self.values.shape[-1], self._end
+        kept_keys, kept_values = self.values[i].unbind()
+        for kept, new in ((kept_keys, keys), (kept_values, values)):
+            kept.view(-1, width).index_copy_(0, self._at, new.reshape(-1, width).to(kept.dtype))
+        return kept_keys[:, :, :end], kept_values[:, :, :end]
+
+    # rows that come, go and change places
+
+    def front(self, rows: int, longest: int) -> Self:
+        """The first rows as a cache of their own, in the same memory.
+
+        Args:
+            longest: none of them has more tokens.
+        """
+        found = copy.copy(self)
+        found.values, found.lengths, found._longest = self.values[:, :, :rows], self.lengths[:rows], longest
+        found._prepare()
+        return found
+
+    def take(self, row: int, other: Self, of: int) -> None:
+        """A row becomes what a row of another cache, or of this one, is; that has no more tokens than there are slots here.
+
+        Args:
+            row: here. of: there.
+        """
+        used = int(other.lengths[of])
+        self.values[:, :, row, :, :used] = other.values[:, :, of, :, :used]
+        self.lengths[row] = used
+        self._longest = max(self._longest, used)
+
+    def select(self, rows: Tensor) -> None:
+        """Each row becomes what the row of that number was: (B,) int64."""
+        used = self.values[:, :, :, :, : self._longest]
+        used.copy_(used[:, :, rows])
+        self.lengths.copy_(self.lengths[rows])
