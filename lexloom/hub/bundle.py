@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,17 +15,19 @@ from torch import Tensor
 
 import lexloom
 from lexloom import compute, files
-from lexloom.errors import FormatError, LexloomError, WeightsError
+from lexloom.errors import FormatError, LexloomError, WeightsError, unknown
 from lexloom.hub import card, weights
 from lexloom.hub.pooling import Pooling
 from lexloom.models.base import ARCHITECTURES, Architecture, Network
+from lexloom.models.decoder import special_ids
+from lexloom.nn.decoding import GenerationConfig
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.base import TASKS, Task, plain_task, run
 from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.tokenizer import Tokenizer
 
-OWN = "lexloom.json"
+OWN, GENERATION = "lexloom.json", "generation_config.json"
 # Settings on disk that change what a network computes, and the only values this version computes.
 _SUPPORTED = {"position_embedding_type": ("absolute", None), "is_decoder": (False, None), "add_cross_attention": (False, None)}
 
@@ -39,6 +42,7 @@ class Bundle:
         task: what it answers, or None for a bare encoder.
         pooling: how `embed` makes one vector of the token states.
         extra: settings of `config.json` that lexloom does not use, kept and written back.
+        generation: `generation_config.json` of a decoder with a head; None: what its config says of special tokens.
         about: what `lexloom.json` says: recipe, provenance, scores.
         loaded: what was found and what was missing when it was opened.
         dtype: what the backbone answers in, `float32` or `bfloat16`; heads and pooling are always fp32. Saved in `lexloom.json`.
@@ -50,6 +54,7 @@ class Bundle:
     pooling: Pooling | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] | None = None
     loaded: weights.Loaded = field(default_factory=weights.Loaded)
     dtype: str = "float32"
     _low: Network | None = field(default=None, init=False, repr=False, compare=False)  # the network with its backbone in bfloat16
@@ -94,7 +99,9 @@ class Bundle:
         _check_fit(network, tokenizer, folder)
         task = _task(own, wanted, labels, tokenizer)
         dtype = str(own.get("inference", {}).get("dtype", "float32"))
-        return cls(network.float(), tokenizer, task, Pooling.load(folder), extra, own.get("about", {}), loaded).to(dtype=dtype)
+        about, generation = own.get("about", {}), _generation(folder)
+        found = cls(network.float(), tokenizer, task, Pooling.load(folder), extra, about, generation, loaded)
+        return found.to(dtype=dtype)
 
     def save(self, folder: Path | str, *, masters: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the folder, whole or not at all, so that `transformers` opens it as it is.
@@ -109,6 +116,8 @@ class Bundle:
         with files.new_folder(folder, kind="bundle") as new:
             weights.save(self.network, new, masters)
             files.write_json(new / "config.json", self.settings())
+            if self._writes:
+                files.write_json(new / GENERATION, self.generation if self.generation is not None else special_ids(self.network))
             self.tokenizer.save(new)
             if self.pooling is not None:
                 self.pooling.save(new, self.network.backbone.width)
@@ -139,16 +148,32 @@ class Bundle:
         about = {"pipeline": getattr(self.task, "pipeline", None), **self.about}
         return card.card(name, about, parameters=n, class_name=self.network.class_name, max_length=self.max_length)
 
+    @property
+    def _writes(self) -> bool:
+        """Whether it is a decoder that can go on with a text."""
+        return "decoder" in type(self.network.backbone).ABILITIES and bool(self.network.heads)
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """How it goes on with a text where nobody says otherwise.
+
+        Raises:
+            ConfigError: `generation_config.json` has a setting that is not to be had here.
+        """
+        values = self.generation if self.generation is not None else special_ids(self.network)
+        return GenerationConfig.known(values, where=GENERATION)[0]
+
     def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]], pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
         """Answers, one a text and in order, shaped like those of the `transformers` pipeline for the task.
 
         Args:
             texts: texts, or rows with the task's columns.
             pairs: the second text of each, for tasks on pairs.
-            options: what the task takes, such as `top_k`.
+            options: what the task takes, such as `top_k` or `max_new_tokens`.
 
         Raises:
             LexloomError: the bundle has no task, or `texts` is one string.
+            ConfigError: the task takes no such option.
         """
         if self.task is None:
             raise LexloomError("this bundle has no task to answer; it can embed texts", hint="bundle.embed(texts)")
@@ -156,6 +181,12 @@ class Bundle:
         if pairs is not None and columns is not None and columns.text and not columns.pair:
             raise LexloomError("this model was trained on single texts, not on pairs", hint="give the texts alone")
         rows = as_rows(texts, pairs)
+        takes = _options(self.task)
+        if "generation" in takes:
+            options = {"generation": self.generation_config, **options}
+        for name in options:
+            if name not in takes and _ANY not in takes:
+                raise unknown(f"option of {self.task.pipeline}", name, takes)
         return self.task.predict(self._answering(), self.tokenizer, rows, max_length=self.max_length, **options)
 
     def embed(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> np.ndarray:
@@ -199,6 +230,14 @@ class Bundle:
         """The same encoder under the head of a task; also the names of the parameters that are new."""
         network, new = self.network.with_heads(task.roles, labels=len(task.labels), seed=seed)
         return replace(self, network=network, task=task, pooling=None, about={}), new
+
+
+_ANY = "settings"  # a task that takes settings by any name looks at them itself
+
+
+def _options(task: Task) -> frozenset[str]:
+    """What a task's `predict` takes beside the rows."""
+    return frozenset(inspect.signature(task.predict).parameters) - {"network", "tokenizer", "rows", "max_length"}
 
 
 def load(folder: Path | str) -> Bundle | TfidfClassifier:
@@ -277,6 +316,15 @@ def _own(folder: Path) -> dict[str, Any]:
     found = files.read_json(folder / OWN, kind="bundle description")
     files.check_format(found, folder / OWN)
     return dict(found)
+
+
+def _generation(folder: Path) -> dict[str, Any] | None:
+    if not (folder / GENERATION).is_file():
+        return None
+    found = files.read_json(folder / GENERATION, kind="generation config", max_bytes=1 << 20)
+    if not isinstance(found, dict):
+        raise FormatError(f"{GENERATION} is not a mapping", where=str(folder))
+    return found
 
 
 def _task(own: Mapping[str, Any], roles: frozenset[str], labels: list[str], tokenizer: Tokenizer) -> Task | None:

@@ -21,16 +21,20 @@ ROLE = "causal-lm"
 class CausalDecoder:
     """A `nn.decoding.Decoder` made of a backbone that reads token by token and its head for the next token.
 
+    Args:
+        max_length: the most tokens of a row, where that is less than what the network takes.
+
     Raises:
         ConfigError: the network has no such head, or is no decoder.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, max_length: int | None = None) -> None:
         if "decoder" not in type(network.backbone).ABILITIES or ROLE not in network.heads:
             roles = ", ".join(sorted(network.roles)) or "none"
             raise ConfigError("this network does not go on with texts", expected=f"a decoder with a {ROLE} head", got=f"heads: {roles}")
         self.network = network.eval()
-        self.vocabulary, self.max_length = len(network.heads[ROLE].weight), network.backbone.max_length  # type: ignore[arg-type]
+        self.vocabulary: int = len(network.heads[ROLE].weight)  # type: ignore[arg-type]
+        self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
 
     @property
     def device(self) -> torch.device:
@@ -50,3 +54,9 @@ class CausalDecoder:
         places = torch.arange(mask.shape[1], device=mask.device)
         last = torch.where(mask, places, 0).amax(1)
         return self.network.scores(ROLE, hidden[torch.arange(len(hidden), device=hidden.device), last])
+
+
+def special_ids(network: Network) -> dict[str, Any]:
+    """What a network's config says of the tokens that begin, end and fill texts, under the names of `generation_config.json`."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    return {name: value for name in names if (value := getattr(network.backbone.config, name, None)) is not None}

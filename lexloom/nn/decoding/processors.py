@@ -61,7 +61,7 @@ def processors(config: GenerationConfig, vocabulary: int, allowed: Sequence[Allo
         vocabulary: V.
         allowed: a constraint a row, or None; empty where there are none.
     """
-    c, ends = config, sorted(config.ends)
+    c, ends = config, sorted(end for end in config.ends if end < vocabulary)
     found: list[Processor] = []
     if c.repetition_penalty != 1.0:
         found.append(partial(repeated, penalty=c.repetition_penalty))

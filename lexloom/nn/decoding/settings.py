@@ -136,7 +136,7 @@ class GenerationConfig(Config):
         return self.min_new_tokens if self.min_new_tokens is not None else max(0, self.min_length - prompt)
 
     def check(self, vocabulary: int, allowed: Any = None) -> None:
-        """Looks before the first step.
+        """Looks before the first step. An end outside the vocabulary is none: published configs name one that small networks do not have.
 
         Args:
             vocabulary: V, how many ids there are.
@@ -166,7 +166,7 @@ class GenerationConfig(Config):
         return frozenset(self.suppress_tokens or ()) | (alone - self.ends)
 
     def _named(self) -> Iterator[tuple[str, Collection[int]]]:
-        for name in ("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "eos_token_id"):
+        for name in ("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"):
             yield name, _ids(getattr(self, name))
         yield "bad_words_ids", [number for word in self.bad_words_ids or () for number in word]
 

@@ -21,7 +21,6 @@ from lexloom.nn.decoding import GenerationConfig, Trie
         ({"suppress_tokens": list(range(9)), "begin_suppress_tokens": [9]}, "every token is banned"),
         ({"suppress_tokens": [10]}, "suppress_tokens is outside the vocabulary"),
         ({"bad_words_ids": [[1, -1]]}, "bad_words_ids is outside the vocabulary"),
-        ({"eos_token_id": [3, 99]}, "eos_token_id is outside the vocabulary"),
         ({"forced_eos_token_id": 10}, "forced_eos_token_id is outside the vocabulary"),
     ],
 )
@@ -37,6 +36,7 @@ def test_contradictions_are_named(settings: dict[str, Any], words: str) -> None:
         {"forced_bos_token_id": 4, "bad_words_ids": [[4, 5]]},
         {"forced_eos_token_id": 4, "eos_token_id": 4, "bad_words_ids": [[4]]},  # an end is no bad word
         {"suppress_tokens": list(range(9))},
+        {"eos_token_id": [3, 99], "min_new_tokens": 2},
     ],
 )
 def test_what_does_not_contradict_passes(settings: dict[str, Any]) -> None:
