@@ -200,6 +200,7 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", help="Where the rows with their answers go.")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="The second text of each, for tasks on pairs.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto; what the bundle says if not given.")] = None,
+    set_: Settings = None,
     columns: Annotated[
         list[str] | None, typer.Option(help="Of the file: text=NAME, pair=NAME; found if not given.", metavar="A=NAME")
     ] = None,
@@ -210,7 +211,7 @@ def predict(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Answer texts, or every row of a file; an interrupted file goes on where it stopped."""
+    """Answer texts, or every row of a file; an interrupted file goes on where it stopped. --set top_k=3, --set max_new_tokens=50, …"""
     from lexloom.runs import verbs
 
     console = _console(quiet, verbose, json)
@@ -218,7 +219,8 @@ def predict(
         if output is None or texts:
             raise ConfigError("--input goes with --output, and without texts", hint=f"add --output {input_.stem}-answers.jsonl")
         named = _block([f"columns.{one}" for one in columns or []]).get("columns")
-        options: dict[str, Any] = {"columns": named, "strict": strict, "max_bad_rows": max_bad_rows, "restart": restart, "dtype": dtype}
+        options: dict[str, Any] = {**_block(set_), "columns": named, "strict": strict, "max_bad_rows": max_bad_rows}
+        options |= {"restart": restart, "dtype": dtype}
         done = verbs.predict_file(bundle, input_, output, console=console, **options)
         aside = f"; {done.bad:,} bad rows are in {done.aside}" if done.bad else ""
         console.result({"output": str(output), "rows": done.rows, "bad": done.bad}, f"{done.rows:,} answers in {output}{aside}")
@@ -228,8 +230,9 @@ def predict(
     if columns or strict or restart or max_bad_rows is not None:
         raise ConfigError("--columns, --strict, --max-bad-rows and --restart are for files", hint="they go with --input and --output")
     pairs = {"pairs": pair} if pair else {}
-    for text, answer in zip(texts, verbs.predict(bundle, list(texts), dtype=dtype, **pairs), strict=True):
-        console.result({"text": text, "answer": answer}, f"{_answer(answer)}\t{text}")
+    options = {**_block(set_), **pairs, "dtype": dtype}
+    for text, answer in zip(texts, verbs.predict(bundle, list(texts), **options), strict=True):
+        console.result({"text": text, "answer": answer}, _written(answer) or f"{_answer(answer)}\t{text}")
 
 
 @app.command()
@@ -327,6 +330,12 @@ def _agreed(console: Console, found: dict[str, Any], text: str) -> None:
     console.result(found, text)
     if not found["agrees"]:
         raise typer.Exit(1)
+
+
+def _written(answer: Any) -> str:
+    """What was generated, one text after the other; "" for answers of another kind."""
+    found = [one.get("generated_text", "") for one in answer if isinstance(one, dict)] if isinstance(answer, list) else []
+    return "\n".join(found).strip("\n")
 
 
 def _answer(answer: Any) -> str:

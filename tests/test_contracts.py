@@ -416,8 +416,12 @@ def test_odd_texts_are_answered_or_refused_in_words(task: Task, tokenizer: Token
 
 
 @tasks
-def test_texts_over_the_limit_are_answered(task: Task, tokenizer: Tokenizer) -> None:
+def test_texts_over_the_limit_are_answered_or_refused_by_name(task: Task, tokenizer: Tokenizer) -> None:
     rows = [{**row, "text": f"{row['text']}{' and so on' * 200}"} for row in unlabelled(task)]
+    if not task.cuts:
+        with pytest.raises(DataError, match=r"row 2: this text .* context"):
+            predict(task, tokenizer, [unlabelled(task)[0], *rows])
+        return
     assert len(predict(task, tokenizer, rows)) == len(rows)
     encoded = task.encode(rows, tokenizer, max_length=32, labelled=False)
     assert {row["row"] for row in encoded} == set(range(len(rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from torch import Tensor
 
 import lexloom
 from lexloom import compute, files
-from lexloom.errors import FormatError, LexloomError, WeightsError
+from lexloom.errors import FormatError, LexloomError, WeightsError, unknown
 from lexloom.hub import card, weights
 from lexloom.hub.pooling import Pooling
 from lexloom.models.base import ARCHITECTURES, Architecture, Network
+from lexloom.models.decoder import WRITING, special_ids
+from lexloom.nn.decoding import GenerationConfig
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.base import TASKS, Task, plain_task, run
 from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
@@ -25,8 +28,6 @@ from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.tokenizer import Tokenizer
 
 OWN, GENERATION = "lexloom.json", "generation_config.json"
-_WRITES = frozenset({"causal-lm", "seq-to-seq"})  # roles of networks that write text
-_SPECIAL = tuple(f"{name}_token_id" for name in ("bos", "decoder_start", "eos", "forced_eos", "pad"))
 # Settings on disk that change what a network computes, and the only values this version computes.
 _SUPPORTED = {"position_embedding_type": ("absolute", None), "is_decoder": (False, None), "add_cross_attention": (False, None)}
 
@@ -41,7 +42,7 @@ class Bundle:
         task: what it answers, or None for a bare encoder.
         pooling: how `embed` makes one vector of the token states.
         extra: settings of `config.json` that lexloom does not use, kept and written back.
-        generation: what `generation_config.json` said, kept and written back; where there was none, it is made of the config.
+        generation: `generation_config.json` of a network that writes text; None: what its config says of special tokens.
         about: what `lexloom.json` says: recipe, provenance, scores.
         loaded: what was found and what was missing when it was opened.
         dtype: what the backbone answers in, `float32` or `bfloat16`; heads and pooling are always fp32. Saved in `lexloom.json`.
@@ -52,8 +53,8 @@ class Bundle:
     task: Task | None = None
     pooling: Pooling | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] | None = None
     loaded: weights.Loaded = field(default_factory=weights.Loaded)
     dtype: str = "float32"
     _low: Network | None = field(default=None, init=False, repr=False, compare=False)  # the network with its backbone in bfloat16
@@ -114,8 +115,9 @@ class Bundle:
         with files.new_folder(folder, kind="bundle") as new:
             weights.save(self.network, new, masters)
             files.write_json(new / "config.json", self.settings())
-            if self.network.roles & _WRITES:
-                files.write_json(new / GENERATION, self.generation or self._generation())
+            if self.network.roles & WRITING:
+                made = {"_from_model_config": True, **special_ids(self.network)}  # as the class in `transformers` writes it
+                files.write_json(new / GENERATION, self.generation if self.generation is not None else made)
             self.tokenizer.save(new)
             if self.pooling is not None:
                 self.pooling.save(new, self.network.backbone.width)
@@ -134,11 +136,6 @@ class Bundle:
             found["problem_type"] = getattr(self.task, "problem_type", None)
         return found
 
-    def _generation(self) -> dict[str, Any]:
-        """How a text begins and ends, as the class in `transformers` writes it."""
-        config = self.network.backbone.config.plain()
-        return {"_from_model_config": True, **{name: config[name] for name in _SPECIAL if config.get(name) is not None}}
-
     def _own_json(self) -> dict[str, Any]:
         task = None
         if self.task is not None:
@@ -152,16 +149,27 @@ class Bundle:
         opens = self.network.class_name if type(self.network.backbone).WEIGHTS else None
         return card.card(name, about, parameters=n, class_name=opens, max_length=self.max_length)
 
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """How it goes on with a text where nobody says otherwise.
+
+        Raises:
+            ConfigError: `generation_config.json` has a setting that is not to be had here.
+        """
+        values = self.generation if self.generation is not None else special_ids(self.network)
+        return GenerationConfig.known(values, where=GENERATION)[0]
+
     def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]], pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
         """Answers, one a text and in order, shaped like those of the `transformers` pipeline for the task.
 
         Args:
             texts: texts, or rows with the task's columns.
             pairs: the second text of each, for tasks on pairs.
-            options: what the task takes, such as `top_k`.
+            options: what the task takes, such as `top_k` or `max_new_tokens`.
 
         Raises:
             LexloomError: the bundle has no task, or `texts` is one string.
+            ConfigError: the task takes no such option.
         """
         if self.task is None:
             raise LexloomError("this bundle has no task to answer; it can embed texts", hint="bundle.embed(texts)")
@@ -169,6 +177,12 @@ class Bundle:
         if pairs is not None and columns is not None and columns.text and not columns.pair:
             raise LexloomError("this model was trained on single texts, not on pairs", hint="give the texts alone")
         rows = as_rows(texts, pairs)
+        takes = _options(self.task)
+        if "generation" in takes:
+            options = {"generation": self.generation_config, **options}
+        for name in options:
+            if name not in takes and _ANY not in takes:
+                raise unknown(f"option of {self.task.pipeline}", name, takes)
         return self.task.predict(self._answering(), self.tokenizer, rows, max_length=self.max_length, **options)
 
     def embed(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> np.ndarray:
@@ -212,6 +226,14 @@ class Bundle:
         """The same encoder under the head of a task; also the names of the parameters that are new."""
         network, new = self.network.with_heads(task.roles, labels=len(task.labels), seed=seed)
         return replace(self, network=network, task=task, pooling=None, about={}), new
+
+
+_ANY = "settings"  # a task that takes settings by any name looks at them itself
+
+
+def _options(task: Task) -> frozenset[str]:
+    """What a task's `predict` takes beside the rows."""
+    return frozenset(inspect.signature(task.predict).parameters) - {"network", "tokenizer", "rows", "max_length"}
 
 
 def load(folder: Path | str) -> Bundle | TfidfClassifier:
@@ -292,10 +314,10 @@ def _own(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _generation(folder: Path) -> dict[str, Any]:
+def _generation(folder: Path) -> dict[str, Any] | None:
     if not (folder / GENERATION).is_file():
-        return {}
-    found = files.read_json(folder / GENERATION, kind="generation config")
+        return None
+    found = files.read_json(folder / GENERATION, kind="generation config", max_bytes=1 << 20)
     if not isinstance(found, dict):
         raise FormatError(f"{GENERATION} is not a mapping", where=str(folder))
     return found

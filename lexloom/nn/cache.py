@@ -8,8 +8,10 @@ Letters: L layers, B rows, H heads of keys, S slots, K head width, T new tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -40,7 +42,15 @@ class Cache:
         self.values = torch.zeros(layers, 2, rows, heads, slots + 1, width, dtype=dtype, device=device)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self._longest = 0  # no row has more tokens; found out exactly only where that matters
-        self._new = torch.zeros(rows, 0, dtype=torch.int64, device=device)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        rows, heads, slots = self.values.shape[2:5]
+        device = self.lengths.device
+        self._new = torch.zeros(rows, 0, dtype=torch.int64, device=device)  # slots of the new tokens
+        self._at = self._new.view(-1)  # the same, in memory of which a layer's rows, heads and slots are one dimension
+        self._starts = torch.arange(rows * heads, device=device).view(rows, heads, 1) * slots
+        self._places = torch.arange(slots - 1, device=device)
 
     @property
     def slots(self) -> int:
@@ -62,15 +72,23 @@ class Cache:
         """
         if ids.shape[0] != len(self.lengths):
             raise LexloomError("a cache is for a fixed number of rows", expected=str(len(self.lengths)), got=str(ids.shape[0]))
-        mask = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask
-        counted = mask.long().cumsum(1)
-        lengths = self.lengths + counted[:, -1]
+        counted = self._counted(ids, attention_mask)
         longest = self._longest + ids.shape[1]
-        if longest > self.slots and (longest := int(lengths.max())) > self.slots:
+        if longest > self.slots and (longest := int((self.lengths + counted[:, -1]).max())) > self.slots:
             raise LexloomError("a text has outgrown its cache", expected=f"at most {self.slots} tokens", got=str(longest))
-        self._new = torch.where(mask, self.lengths[:, None] + counted - 1, self.slots)
-        self.lengths, self._longest = lengths, longest
-        return self._new.clamp(max=self.slots - 1)
+        self._new = self.lengths[:, None] + (counted - 1)
+        if attention_mask is not None:
+            self._new = torch.where(attention_mask, self._new, self.slots)
+        self._at = (self._starts + self._new[:, None]).view(-1)
+        self.lengths += counted[:, -1]  # in place: rows of a larger cache may lie here
+        self._longest = longest
+        return self._new if attention_mask is None else self._new.clamp(max=self.slots - 1)
+
+    def _counted(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """(B or 1, T): how many of the new tokens each row has, up to each of them."""
+        if attention_mask is not None:
+            return attention_mask.long().cumsum(1)
+        return torch.arange(1, ids.shape[1] + 1, device=self.lengths.device)[None]
 
     @property
     def _end(self) -> int:
@@ -79,7 +97,7 @@ class Cache:
 
     def bias(self) -> Tensor:
         """What the new tokens may see: (B, 1, T, slots looked at), 0 or a large negative number."""
-        seen = torch.arange(self._end, device=self._new.device) <= self._new[..., None]
+        seen = self._places[: self._end] <= self._new[..., None]
         return torch.where(seen, 0.0, MASKED).to(self.values.dtype)[:, None]
 
     def layer(self, i: int) -> Remember:
@@ -87,10 +105,41 @@ class Cache:
         return partial(self._remember, i)
 
     def _remember(self, i: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.arange(len(self.lengths), device=self._new.device)[:, None]
-        for kept, new in zip(self.values[i], (keys, values), strict=True):
-            kept[rows, :, self._new] = new.transpose(1, 2).to(kept.dtype)
-        return self.values[i, 0, :, :, : self._end], self.values[i, 1, :, :, : self._end]
+        width, end = self.values.shape[-1], self._end
+        kept_keys, kept_values = self.values[i].unbind()
+        for kept, new in ((kept_keys, keys), (kept_values, values)):
+            kept.view(-1, width).index_copy_(0, self._at, new.reshape(-1, width).to(kept.dtype))
+        return kept_keys[:, :, :end], kept_values[:, :, :end]
+
+    # rows that come, go and change places
+
+    def front(self, rows: int, longest: int) -> Self:
+        """The first rows as a cache of their own, in the same memory.
+
+        Args:
+            longest: none of them has more tokens.
+        """
+        found = copy.copy(self)
+        found.values, found.lengths, found._longest = self.values[:, :, :rows], self.lengths[:rows], longest
+        found._prepare()
+        return found
+
+    def take(self, row: int, other: Self, of: int) -> None:
+        """A row becomes what a row of another cache, or of this one, is; that has no more tokens than there are slots here.
+
+        Args:
+            row: here. of: there.
+        """
+        used = int(other.lengths[of])
+        self.values[:, :, row, :, :used] = other.values[:, :, of, :, :used]
+        self.lengths[row] = used
+        self._longest = max(self._longest, used)
+
+    def select(self, rows: Tensor) -> None:
+        """Each row becomes what the row of that number was: (B,) int64."""
+        used = self.values[:, :, :, :, : self._longest]
+        used.copy_(used[:, :, rows])
+        self.lengths.copy_(self.lengths[rows])
 
 
 class SourceCache(Cache):
@@ -131,3 +180,42 @@ class SourceCache(Cache):
             keys, values = make()
             self.sources[i] = keys.contiguous(), values.contiguous()
         return self.sources[i]
+
+    # rows that come, go and change places
+
+    def front(self, rows: int, longest: int) -> Self:
+        """See `Cache.front`."""
+        found = super().front(rows, longest)
+        found.sources = {i: (keys[:rows], values[:rows]) for i, (keys, values) in self.sources.items()}
+        found.source_bias = None if self.source_bias is None else self.source_bias[:rows]
+        return found
+
+    def take(self, row: int, other: Self, of: int) -> None:
+        """See `Cache.take`; the row's source comes along, and the sources here are as long as the longest that ever did."""
+        super().take(row, other, of)
+        width = next(iter(other.sources.values()))[0].shape[2]
+        self._widen(other, width)
+        assert self.source_bias is not None
+        self.source_bias[row] = MASKED
+        self.source_bias[row, :, :, :width] = 0.0 if other.source_bias is None else other.source_bias[of]
+        for i, pair in other.sources.items():
+            for kept, new in zip(self.sources[i], pair, strict=True):
+                kept[row, :, :width] = new[of]
+
+    def _widen(self, other: Self, width: int) -> None:
+        """Room for sources of so many tokens."""
+        rows, bias = len(self.lengths), self.source_bias
+        had = 0 if bias is None else bias.shape[-1]
+        if had >= width:
+            return
+        fresh = self.values.new_full((rows, 1, 1, width - had), MASKED)
+        self.source_bias = fresh if bias is None else torch.cat([bias, fresh], dim=-1)
+        for i, (like, _) in other.sources.items():
+            room = like.new_zeros(rows, like.shape[1], width - had, like.shape[3])
+            self.sources[i] = tuple(torch.cat([x, room], 2) for x in self.sources[i]) if i in self.sources else (room, room.clone())  # type: ignore[assignment]
+
+    def select(self, rows: Tensor) -> None:
+        """See `Cache.select`."""
+        super().select(rows)
+        self.sources = {i: (keys[rows], values[rows]) for i, (keys, values) in self.sources.items()}
+        self.source_bias = None if self.source_bias is None else self.source_bias[rows]

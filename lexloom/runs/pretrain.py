@@ -130,6 +130,9 @@ def _start(source: Path, tokenizer: Path) -> Bundle:
     return extended(bundle, words) if words and missing else bundle
 
 
+_WRITTEN = 16  # tokens that a decoder writes after each text of `fills`
+
+
 @dataclass
 class Inputs:
     """What a phase works on."""
@@ -333,13 +336,20 @@ def _validate(inputs: Inputs, objective: Objective, phase: components.Phase) -> 
 def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
     tokenizer = inputs.tokenizer if inputs.start is not None else inputs.tokenizer.with_max_length(longest)
     task = plain_task(network.roles, Vocabulary.of(tokenizer))
-    kept: dict[str, Any] = {"extra": inputs.start.extra, "generation": inputs.start.generation} if inputs.start else {}
-    return Bundle(network, tokenizer, task, **kept)
+    if inputs.start is None:
+        return Bundle(network, tokenizer, task)
+    return Bundle(network, tokenizer, task, extra=inputs.start.extra, generation=inputs.start.generation)
 
 
 def _fills(bundle: Bundle, texts: list[str]) -> list[dict[str, Any]]:
     if bundle.task is None or not texts:
         return []
+    if bundle.task.pipeline == "text-generation":
+        written = bundle.predict(texts, max_new_tokens=_WRITTEN, return_full_text=False)
+        return [
+            {"text": text, "answers": [{"token": one["generated_text"], "score": None} for one in answer]}
+            for text, answer in zip(texts, written, strict=True)
+        ]
     answers = bundle.predict(texts, top_k=5)
     return [
         {"text": text, "answers": [{"token": a["token_str"], "score": a["score"]} for a in answer]}

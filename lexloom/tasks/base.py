@@ -28,6 +28,7 @@ class Task(Objective):
         primary: the metric by which models are compared, higher is better.
         pipeline: the name of the `transformers` pipeline whose answers it copies.
         trained: whether it is fine-tuned; False for tasks that a pre-trained head answers as it is.
+        cuts: whether it cuts a text over the limit; False: it refuses one.
         plain: whether it is what a folder answers that has a head for its role and does not say its task.
         SAMPLE: a few labelled rows that show its columns; the contract tests run on them.
 
@@ -42,6 +43,7 @@ class Task(Objective):
     primary: ClassVar[str]
     pipeline: ClassVar[str]
     trained: ClassVar[bool] = True
+    cuts: ClassVar[bool] = True
     plain: ClassVar[bool] = False
     SAMPLE: ClassVar[Sequence[Row]] = ()
 

@@ -14,6 +14,8 @@ import torch
 
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import ARCHITECTURES, Network
+from lexloom.objectives.base import Vocabulary
+from lexloom.tasks.base import plain_task
 from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from tests.parity.test_decoders import greedy
 
@@ -37,7 +39,8 @@ def folders(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> d
         cls = ARCHITECTURES.get(kind)
         model = {**cls.TINY, "initializer_range": 0.3, "max_position_embeddings": 64, "tie_word_embeddings": False}
         config = cls.Config.read(cls.fitted(model, length=64, vocabulary=len(tokenizer), ids=tokenizer.ids))
-        found[f"{kind} {name}"] = Bundle(Network.build(cls, config, ROLES[name], seed=5), tokenizer).save(root / kind / name)
+        task = plain_task(ROLES[name], Vocabulary.of(tokenizer))
+        found[f"{kind} {name}"] = Bundle(Network.build(cls, config, ROLES[name], seed=5), tokenizer, task).save(root / kind / name)
     return found
 
 

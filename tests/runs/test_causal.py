@@ -29,6 +29,7 @@ pretrain:
   train:
     {steps: 40, batch_tokens: 512, micro_batch_tokens: 256, length: 32, evaluate_every: 20, save_every: 8, checkpoints: 9,
      learning_rate: 3e-3}
+  fills: [The river]
 """
 MODELS = {
     "gpt2": "kind: gpt2, n_embd: 32, n_layer: 2, n_head: 2",
@@ -68,8 +69,14 @@ def test_the_bundle_knows_its_tokens_and_its_length(done: Path) -> None:
     assert ids == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) and None not in ids
     assert bundle.network.roles == {"causal-lm"} and bundle.max_length == bundle.network.backbone.max_length == 32
     assert bundle.embed(["The river.", ""]).shape == (2, 32)
-    with pytest.raises(LexloomError, match="no task"):
-        bundle.predict(["The river"])
+    assert bundle.generation == {"bos_token_id": ids[0], "eos_token_id": ids[1], "pad_token_id": ids[2]}
+    ((answer,),) = bundle.predict(["The river"], max_new_tokens=5)
+    assert answer["generated_text"].startswith("The river") and len(answer["generated_text"]) > len("The river")
+
+
+def test_the_report_shows_what_it_writes(done: Path) -> None:
+    [shown] = files.read_json(done / "pretrain/summary.json")["fills"]
+    assert shown["text"] == "The river" and len(shown["answers"][0]["token"]) > 3
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(done: Path, tmp_path: Path) -> None:

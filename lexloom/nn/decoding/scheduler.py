@@ -1,0 +1,242 @@
+"""Continuous batching: requests that come and go while others are under way, each getting the tokens that it would get alone.
+
+Rows that are busy stand in front of the cache, side by side. A newcomer's prompt is read in a batch of its own and put behind them; the
+row of one that ends is taken by the last. So a step computes busy rows only (Yu et al. 2022, "Orca").
+
+Letters: B busy rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexloom import keys
+from lexloom.errors import LexloomError
+from lexloom.nn.cache import Cache
+from lexloom.nn.decoding.processors import History, Processor, applied, processors
+from lexloom.nn.decoding.request import Decoder, End, Request, prefilled
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One token of a request.
+
+    Attributes:
+        ticket: what `Scheduler.add` gave for the request.
+        logprob: under the decoder's own scores.
+        end: why it is the last one, or None.
+    """
+
+    ticket: int
+    token: int
+    logprob: float
+    end: End | None
+
+
+@dataclass
+class _Row:
+    """A request under way."""
+
+    ticket: int
+    request: Request
+    most: int
+    made: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.key = keys.key(self.request.seed, "decoding", self.request.key, self.request.copy)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Busy rows with equal settings; `rows` is None where it is all of them."""
+
+    rows: Tensor | None
+    steps: Sequence[Processor]
+    draws: bool
+
+
+class Scheduler:
+    """Generates for requests as they come.
+
+    `add` at any time, `step` as long as it is not `idle`.
+
+    Args:
+        rows: how many requests are worked on at once.
+        length: the most tokens of a row, prompt and continuation; the decoder's context where None.
+    """
+
+    def __init__(self, decoder: Decoder, *, rows: int, length: int | None = None) -> None:
+        self.decoder, self.rows = decoder, rows
+        self.length = min(length or decoder.max_length, decoder.max_length)
+        self.cache = decoder.cache(rows, self.length)
+        self.waiting: deque[_Row] = deque()
+        self.busy: list[_Row] = []
+        self._tickets = 0
+        self._front: Cache | None = None  # the busy rows of the cache
+        self._groups: list[_Group] | None = None
+        self._history: History | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.busy and not self.waiting
+
+    def add(self, request: Request) -> int:
+        """Puts a request in the queue; the number that its tokens carry.
+
+        Raises:
+            DataError, ConfigError: see `Request.check`.
+            LexloomError: it is longer than the rows of this scheduler, or a beam search.
+        """
+        request.check(self.decoder)
+        if request.config.num_beams > 1:
+            raise LexloomError("a beam search has no single tokens to tell", hint="use generate")
+        if (needed := len(request.prompt) + (most := request.most(self.decoder))) > self.length:
+            raise LexloomError("this request does not fit", expected=f"at most {self.length} tokens", got=str(needed))
+        self._tickets += 1
+        self.waiting.append(_Row(self._tickets, request, most))
+        return self._tickets
+
+    def cancel(self, ticket: int) -> bool:
+        """Takes a request out, waiting or under way; False where there is none."""
+        for row in self.waiting:
+            if row.ticket == ticket:
+                self.waiting.remove(row)
+                return True
+        for place, row in enumerate(self.busy):
+            if row.ticket == ticket:
+                self._leave([place])
+                return True
+        return False
+
+    @torch.inference_mode()
+    def step(self) -> list[Chosen]:
+        """One token for each request under way, newcomers among them."""
+        scores = [self._read()] if self.busy else []
+        if newcomers := [self.waiting.popleft() for _ in range(min(len(self.waiting), self.rows - len(self.busy)))]:
+            scores.append(self._join(newcomers))
+        if not scores:
+            return []
+        tokens, logprobs = self._choose(torch.cat(scores) if len(scores) > 1 else scores[0])
+        self._tokens = tokens[:, None]
+        return self._tell(tokens.tolist(), logprobs.tolist())
+
+    def _read(self) -> Tensor:
+        if self._front is None:
+            longest = max(len(row.request.prompt) + len(row.made) - 1 for row in self.busy)
+            self._front = self.cache.front(len(self.busy), longest)
+            self._tokens = torch.tensor([[row.made[-1]] for row in self.busy], device=self.decoder.device)
+        return self.decoder(self._tokens, None, self._front).float()
+
+    def _join(self, newcomers: list[_Row]) -> Tensor:
+        scores, prompts = prefilled(self.decoder, [row.request for row in newcomers])
+        for i, row in enumerate(newcomers):
+            self.cache.take(len(self.busy), prompts, i)
+            self.busy.append(row)
+        self._changed()
+        return scores.float()
+
+    def _leave(self, places: Sequence[int]) -> None:
+        for place in sorted(places, reverse=True):
+            last = len(self.busy) - 1
+            row = self.busy.pop()
+            if place < last:
+                self.busy[place] = row
+                self.cache.take(place, self.cache, last)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Other rows are busy now: what is kept from step to step no longer holds."""
+        self._front, self._groups, self._history = None, None, None
+
+    def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, V) -> (B,) tokens, and their log-probabilities under the scores as they are."""
+        if self._groups is None:
+            self._groups, self._history = self._sorted()
+        tokens = torch.empty(len(self.busy), dtype=torch.int64, device=scores.device)
+        for group in self._groups:
+            part = scores if group.rows is None else scores[group.rows]
+            if group.steps and self._history is not None:
+                part = applied(part, _of(self._history, group.rows), group.steps)
+            found = draw(part, self._uniforms(group.rows)) if group.draws else part.argmax(-1)
+            if group.rows is None:
+                tokens = found
+            else:
+                tokens[group.rows] = found
+        self._append(tokens)
+        return tokens, scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
+
+    def _sorted(self) -> tuple[list[_Group], History | None]:
+        found: list[tuple[Request, list[int]]] = []
+        for place, row in enumerate(self.busy):
+            same = next((places for one, places in found if one.config is row.request.config or one.config == row.request.config), None)
+            if same is None:
+                found.append((row.request, same := []))
+            same.append(place)
+        groups = []
+        for request, places in found:
+            steps = processors(request.config, self.decoder.vocabulary, [self.busy[place].request.allowed for place in places])
+            rows = None if len(found) == 1 else torch.tensor(places, device=self.decoder.device)
+            groups.append(_Group(rows, steps, request.config.do_sample))
+        return groups, self._written() if any(group.steps for group in groups) else None
+
+    def _written(self) -> History:
+        ids = torch.zeros(len(self.busy), self.length, dtype=torch.int64)
+        for place, row in enumerate(self.busy):
+            whole = [*row.request.prompt, *row.made]
+            ids[place, : len(whole)] = torch.as_tensor(whole, dtype=torch.int64)
+        numbers = torch.tensor(
+            [
+                (len(row.request.prompt) + len(row.made), len(row.made), row.most, row.request.config.least(len(row.request.prompt)))
+                for row in self.busy
+            ]
+        )
+        device = self.decoder.device
+        return History(ids.to(device), *(column.contiguous().to(device) for column in numbers.T))
+
+    def _append(self, tokens: Tensor) -> None:
+        if (history := self._history) is not None:
+            history.ids.scatter_(1, history.lengths.clamp(max=self.length - 1)[:, None], tokens[:, None])
+            history.lengths.add_(1)
+            history.made.add_(1)
+
+    def _uniforms(self, rows: Tensor | None) -> Tensor:
+        """(B,) numbers in [0, 1), of (seed, request, step)."""
+        chosen = self.busy if rows is None else [self.busy[i] for i in rows.tolist()]
+        steps = np.array([len(row.made) for row in chosen], dtype=np.uint64)
+        drawn = keys.uniform(keys.key(np.stack([row.key for row in chosen]), steps), 1)[:, 0]
+        return torch.from_numpy(drawn).to(self.decoder.device)
+
+    def _tell(self, tokens: list[int], logprobs: list[float]) -> list[Chosen]:
+        found, over = [], []
+        for place, (row, token, logprob) in enumerate(zip(self.busy, tokens, logprobs, strict=True)):
+            row.made.append(token)
+            end = row.request.end(row.made, row.most)
+            found.append(Chosen(row.ticket, token, logprob, end))
+            if end is not None:
+                over.append(place)
+        if over:
+            self._leave(over)
+        return found
+
+
+def _of(history: History, rows: Tensor | None) -> History:
+    if rows is None:
+        return history
+    return History(*(column[rows] for column in (history.ids, history.lengths, history.made, history.most, history.least)))
+
+
+def draw(scores: Tensor, uniforms: Tensor) -> Tensor:
+    """One token a row, by the inverse of the cumulative shares: (B, V) scores and (B,) numbers in [0, 1) -> (B,) ids.
+
+    In order of the ids and in float64, so that a last digit of a score seldom changes what is drawn.
+    """
+    sums = scores.double().softmax(-1).cumsum(-1)
+    found = torch.searchsorted(sums, (uniforms * sums[:, -1])[:, None], right=True)[:, 0]
+    return torch.minimum(found, (sums < sums[:, -1:]).sum(-1))  # never behind the last one that has a share

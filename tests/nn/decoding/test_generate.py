@@ -1,0 +1,218 @@
+"""Generation, token by token: requests that come and go, what is drawn, where a text ends, and bad input."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lexloom import keys
+from lexloom.errors import ConfigError, DataError, LexloomError
+from lexloom.models.base import ARCHITECTURES, Network
+from lexloom.models.decoder import CausalDecoder
+from lexloom.nn.decoding import Generated, GenerationConfig, Request, Scheduler, Trie, generate, stream
+from lexloom.nn.decoding.scheduler import draw
+
+DECODERS = [name for name in ARCHITECTURES.names() if "decoder" in ARCHITECTURES.get(name).ABILITIES]
+decoders = pytest.mark.parametrize("name", DECODERS)
+V = 97
+
+
+def decoder(name: str = "gpt2", *, length: int = 64) -> CausalDecoder:
+    """A tiny network whose scores lie far enough apart that texts differ."""
+    kind = ARCHITECTURES.get(name)
+    config = kind.Config.read(
+        kind.fitted({**kind.TINY, "initializer_range": 0.4, "max_position_embeddings": length}, length=length, vocabulary=V, ids={})
+    )
+    return CausalDecoder(Network.build(kind, config, ["causal-lm"], seed=3))
+
+
+def prompt(number: int, length: int) -> list[int]:
+    return [int(token) for token in keys.integers(keys.key("prompt", number), length, V)]
+
+
+def request(number: int, **settings: Any) -> Request:
+    config = GenerationConfig.read({"max_new_tokens": 4 + 3 * (number % 5), **settings})
+    return Request(prompt(number, 1 + 5 * (number % 4)), config, key=number)
+
+
+DRAWN = {"do_sample": True, "top_k": 0, "temperature": 1.5}
+KINDS: list[dict[str, Any]] = [
+    {},
+    DRAWN,
+    {**DRAWN, "top_p": 0.9, "repetition_penalty": 1.3},
+    {"no_repeat_ngram_size": 2, "eos_token_id": list(range(0, V, 7))},
+    {"eos_token_id": list(range(0, V, 5))},
+]
+
+
+@decoders
+@torch.inference_mode()
+def test_requests_that_join_and_leave_get_what_they_get_alone(name: str) -> None:
+    """In fp32: forty requests with other settings, three of which come before each third step, over four rows."""
+    one = decoder(name)
+    requests = [request(number, **KINDS[number % len(KINDS)]) for number in range(40)]
+    scheduler, todo, made, widths = Scheduler(one, rows=4), list(requests), dict[int, list[Any]](), Counter[int]()
+    steps = 0
+    while todo or not scheduler.idle:
+        if steps % 3 == 0:
+            for new in todo[:3]:
+                made[scheduler.add(new)] = []
+            del todo[:3]
+        found = scheduler.step()
+        widths[len(found)] += 1
+        for chosen in found:
+            made[chosen.ticket].append(chosen)
+        steps += 1
+    assert max(widths) == 4 and len(widths) > 1 and list(made) == list(range(1, 41))
+    for asked, parts in zip(requests, made.values(), strict=True):
+        ((alone,),) = generate(one, [asked])
+        assert [chosen.token for chosen in parts] == alone.ids
+        assert [chosen.logprob for chosen in parts] == pytest.approx(alone.logprobs, abs=1e-4)
+        assert [chosen.end for chosen in parts] == [None] * (len(parts) - 1) + [alone.end]
+    assert {parts[-1].end for parts in made.values()} == {"end", "length"}
+
+
+@decoders
+@pytest.mark.parametrize("rows", [1, 3, 32])
+def test_how_many_rows_there_are_changes_nothing(name: str, rows: int) -> None:
+    one, requests = decoder(name), [request(number, **KINDS[number % len(KINDS)]) for number in range(9)]
+    requests.append(request(9, num_beams=3, num_return_sequences=2))
+    expected = generate(one, requests, rows=16)
+    assert [ids(texts) for texts in generate(one, requests, rows=rows)] == [ids(texts) for texts in expected]
+
+
+def ids(texts: Sequence[Generated]) -> list[list[int]]:
+    return [text.ids for text in texts]
+
+
+@decoders
+def test_padding_on_either_side_gives_the_same_scores(name: str) -> None:
+    one = decoder(name)
+    tokens, lengths = torch.tensor([prompt(row, 12) for row in range(3)]), torch.tensor([[12], [5], [1]])
+    with torch.inference_mode():
+        alone = [one(tokens[row : row + 1, :n], None, one.cache(1, 20))[0] for row, n in enumerate([12, 5, 1])]
+        behind = one(tokens, torch.arange(12) < lengths, one.cache(3, 20))
+        turned = torch.stack([row.roll(12 - int(n)) for row, n in zip(tokens, lengths, strict=True)])
+        before = one(turned, torch.arange(12) >= 12 - lengths, one.cache(3, 20))
+    assert torch.allclose(behind, torch.stack(alone), atol=1e-4) and torch.allclose(before, torch.stack(alone), atol=1e-4)
+
+
+def test_log_probabilities_are_the_networks_own() -> None:
+    one = decoder()
+    asked = [request(number, **{**DRAWN, "repetition_penalty": 1.5}) for number in (1, 2)] + [request(3, num_beams=2)]
+    for wanted, (text,) in zip(asked, generate(one, asked), strict=True):
+        whole = torch.tensor([[*wanted.prompt, *text.ids]])
+        with torch.inference_mode():
+            logits = one.network.heads["causal-lm"](one.network.backbone({"input_ids": whole}).hidden)[0, len(wanted.prompt) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(1, torch.tensor(text.ids)[:, None])[:, 0]
+        assert text.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+        assert text.score == pytest.approx(sum(text.logprobs) / (len(text.ids) if wanted.config.num_beams > 1 else 1), abs=1e-4)
+
+
+def test_what_is_drawn_is_a_function_of_seed_request_and_step() -> None:
+    one, settings = decoder(), GenerationConfig.read({**DRAWN, "max_new_tokens": 12, "num_return_sequences": 3})
+    base = Request(prompt(1, 4), settings, seed=5, key=7)
+    first, again = (generate(one, [base])[0] for _ in "ab")
+    assert ids(first) == ids(again) and len({tuple(one) for one in ids(first)}) == 3
+    others = [replace(base, seed=6), replace(base, key=8)]
+    assert all(ids(generate(one, [other])[0]) != ids(first) for other in others)
+    assert ids(generate(one, [request(3), *others, base])[3]) == ids(first)
+
+
+def test_draws_have_the_shares_of_the_scores() -> None:
+    n = 40_000
+    scores = torch.tensor([1.0, float("-inf"), 0.0, 2.0, -1.0, float("-inf")])
+    drawn = draw(scores.expand(n, -1), torch.from_numpy(keys.uniform(keys.key("draws"), n)))
+    shares = np.bincount(drawn.numpy(), minlength=6) / n
+    assert shares == pytest.approx(scores.softmax(-1).numpy(), abs=0.01)
+    assert shares[1] == shares[5] == 0
+    extremes = draw(scores.expand(2, -1), torch.tensor([0.0, np.nextafter(1.0, 0.0)], dtype=torch.float64))
+    assert extremes.tolist() == [0, 4]
+
+
+def test_a_text_stops_where_stop_says_so() -> None:
+    one = decoder()
+    whole = generate(one, [request(4)])[0][0].ids
+    for config in ({}, {"num_beams": 2}):
+        seen: list[list[int]] = []
+        stops = replace(request(4, **config), stop=lambda made, seen=seen: seen.append(list(made)) or len(made) == 3)
+        text = generate(one, [stops])[0][0]
+        assert (len(text.ids), text.end) == (3, "stop")
+        assert sorted({len(made) for made in seen})[-1:] == [3]
+    assert generate(one, [replace(request(4), stop=lambda made: len(made) == 3)])[0][0].ids == whole[:3]
+
+
+def test_a_constraint_gives_one_of_its_sequences() -> None:
+    one, sequences = decoder(), [[5, 6, 7], [5, 6], [9, 1, 2, 3]]
+    for settings in ({}, {"num_beams": 3, "num_return_sequences": 3}, {**DRAWN, "num_return_sequences": 5}):
+        config = GenerationConfig.read({"max_new_tokens": 9, "eos_token_id": 0, **settings})
+        texts = generate(one, [Request(prompt(2, 5), config, allowed=Trie(sequences, config.ends))])[0]
+        assert all(text.ids[:-1] in sequences and text.ids[-1] == 0 and text.end == "end" for text in texts)
+    found = generate(one, [Request(prompt(2, 5), config, allowed=Trie(sequences, config.ends), key=n) for n in range(40)])
+    assert len({tuple(text.ids) for texts in found for text in texts}) == 3
+
+
+def test_the_stream_tells_each_step() -> None:
+    one, requests = decoder(), [request(number) for number in range(3)]
+    steps = list(stream(one, requests))
+    assert [len(step) for step in steps] == sorted((len(step) for step in steps), reverse=True)
+    for number, (text,) in enumerate(generate(one, requests), start=1):
+        assert [chosen.token for step in steps for chosen in step if chosen.ticket == number] == text.ids
+    assert list(stream(one, [])) == [] and generate(one, []) == []
+    with pytest.raises(LexloomError, match="no single tokens"):
+        next(stream(one, [request(1, num_beams=2)]))
+
+
+def test_a_request_can_be_taken_back() -> None:
+    one, asked = decoder(), [request(number, max_new_tokens=9) for number in range(4)]
+    scheduler = Scheduler(one, rows=2, length=64)
+    tickets = [scheduler.add(each) for each in asked]
+    made: dict[int, list[int]] = {ticket: [] for ticket in tickets}
+    for step in range(40):
+        if step == 2:
+            assert scheduler.cancel(tickets[0]) and scheduler.cancel(tickets[2]) and not scheduler.cancel(99)
+        for chosen in scheduler.step():
+            made[chosen.ticket].append(chosen.token)
+    assert scheduler.idle and not scheduler.cancel(tickets[1]) and scheduler.step() == []
+    assert [len(tokens) for tokens in made.values()] == [2, 9, 0, 9]
+    assert [made[tickets[i]] for i in (1, 3)] == [generate(one, [asked[i]])[0][0].ids for i in (1, 3)]
+
+
+def test_a_text_ends_with_the_context() -> None:
+    one = decoder(length=16)
+    for settings in ({}, {"num_beams": 2}):
+        asked = [Request(prompt(n, n), GenerationConfig.read({"max_new_tokens": 50, **settings})) for n in (3, 15, 9)]
+        assert [(len(text.ids), text.end) for (text,) in generate(one, asked)] == [(13, "length"), (1, "length"), (7, "length")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (Request([]), DataError, "no prompt"),
+        (Request(prompt(1, 64)), DataError, "no room for a token"),
+        (Request(prompt(1, 9), GenerationConfig.read({"max_length": 9})), DataError, "no room for a token"),
+        (Request([5, V]), DataError, "outside the vocabulary"),
+        (Request([5], GenerationConfig.read({"forced_eos_token_id": 4, "suppress_tokens": [4]})), ConfigError, "is banned"),
+    ],
+)
+def test_bad_input_is_named_before_the_first_step(wrong: Request, error: type[Exception], words: str) -> None:
+    one = decoder()
+    scheduler = Scheduler(one, rows=1)
+    for ask in (lambda: generate(one, [request(1), wrong]), lambda: next(stream(one, [request(1), wrong])), lambda: scheduler.add(wrong)):
+        with pytest.raises(error, match=words):
+            ask()
+    assert scheduler.idle
+    with pytest.raises(LexloomError, match="does not fit"):
+        Scheduler(one, rows=1, length=6).add(request(1))
+
+
+def test_an_encoder_does_not_go_on_with_texts() -> None:
+    kind = ARCHITECTURES.get("bert")
+    with pytest.raises(ConfigError, match="does not go on with texts"):
+        CausalDecoder(Network.build(kind, kind.Config.read(dict(kind.TINY)), ["masked-lm"], seed=1))

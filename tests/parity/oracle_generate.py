@@ -1,0 +1,61 @@
+"""Runs in a process of its own, with transformers and without lexloom: what tiny random decoders generate under many settings.
+
+python oracle_generate.py JOBS_JSON     [[class, folder, settings, cases], …] -> folder with inputs.safetensors, generated.safetensors
+
+A case is settings of `generate`; `allowed` is short for a constraint: after n new tokens those ids that are n modulo 3, and the ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from oracle_decoders import precisely
+from safetensors.torch import save_file
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+LENGTHS = (7, 11, 4, 9)
+
+
+def inputs():
+    """Prompts of mixed length, padding in front."""
+    mask = torch.arange(max(LENGTHS)) >= max(LENGTHS) - torch.tensor(LENGTHS)[:, None]
+    return {"input_ids": torch.randint(1, 61, mask.shape) * mask, "attention_mask": mask.long()}
+
+
+def generated(model, prompts, case):
+    """The new tokens, and the scores of a beam search."""
+    width, ends, options = prompts["input_ids"].shape[1], case.get("eos_token_id"), {}
+    if case.pop("allowed", False):
+        ends = [ends] if isinstance(ends, int) else ends or []
+        options["prefix_allowed_tokens_fn"] = lambda _, ids: [*range((len(ids) - width) % 3, 61, 3), *ends]
+    config = GenerationConfig(pad_token_id=60, do_sample=False, return_dict_in_generate=True, output_scores=True, **case)
+    found = model.generate(**prompts, generation_config=config, **options)
+    tensors = {"ids": found.sequences[:, width:].contiguous()}
+    if case.get("num_beams", 1) > 1:
+        tensors["scores"] = found.sequences_scores.contiguous()
+    return tensors
+
+
+def main(class_name, folder, settings, cases):
+    torch.manual_seed(11)
+    kind, config = (GPT2LMHeadModel, GPT2Config) if class_name == "GPT2LMHeadModel" else (LlamaForCausalLM, LlamaConfig)
+    model = kind(config(**settings, pad_token_id=0, bos_token_id=1, eos_token_id=None)).double().eval()
+    for name, parameter in model.named_parameters():
+        scales = name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
+        torch.nn.init.normal_(parameter, mean=float(scales), std=0.3)
+    prompts, tensors = inputs(), {}
+    with torch.no_grad(), precisely(torch.float64):
+        for name, case in cases.items():
+            tensors |= {f"{name}.{part}": tensor for part, tensor in generated(model, prompts, case).items()}
+    model.save_pretrained(folder)
+    save_file(prompts, Path(folder) / "inputs.safetensors")
+    save_file(tensors, Path(folder) / "generated.safetensors")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for job in json.loads(sys.argv[1]):
+        main(*job)
