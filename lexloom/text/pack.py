@@ -75,7 +75,8 @@ class Packing:
 
         Returns:
             dicts of `input_ids`, `token_type_ids` (where there are special tokens), `special` and `id`; joined blocks also have
-            `documents` (T,), the number of the document within the row; sentence pairs have `next_sentence_label`, 0 for a pair that
+            `documents` (T,), the number of the document within the row; where words are marked, `continues` (T,) is true at tokens
+            that go on with the word of the one before them; sentence pairs have `next_sentence_label`, 0 for a pair that
             belongs together and 1 for one that does not.
 
         Raises:
