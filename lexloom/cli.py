@@ -113,7 +113,7 @@ def prepare(
 def tokenizer(
     corpus: Annotated[Path, typer.Argument(help="A corpus folder.")],
     out: Annotated[Path, typer.Option("--out", help="The tokenizer folder to write.")],
-    kind: Annotated[str, typer.Option(help="wordpiece, bpe, byte-bpe or word.")] = "wordpiece",
+    kind: Annotated[str, typer.Option(help="wordpiece, bpe, byte-bpe, unigram, word or char.")] = "wordpiece",
     vocab_size: Annotated[str, typer.Option(help="How many tokens.")] = "16000",
     set_: Settings = None,
     quiet: Quiet = False,

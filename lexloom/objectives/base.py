@@ -22,7 +22,7 @@ from lexloom.nn.cross_entropy import at_least_fp32 as at_least_fp32  # every los
 from lexloom.registry import Registry
 
 Row = Mapping[str, Any]
-"""One row as a plain mapping: `id`, `input_ids`, `token_type_ids`, `special`, labels …"""
+"""One row as a plain mapping: `id`, `input_ids`, `token_type_ids`, `special`, `continues` where words are marked, labels …"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class Objective:
     def loss(self, output: Output, batch: Mapping[str, Tensor], heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """The sum of each part's loss over the batch, in fp32, to be divided by its count over all micro-batches and ranks."""
         raise NotImplementedError
+
+    @classmethod
+    def needs_words(cls, config: Any) -> bool:
+        """Whether, under these settings, rows have to say where words begin: `continues` (T,) bool, see `Packing.rows`."""
+        return False
 
     def blind(self, counts: np.ndarray) -> dict[str, float]:
         """The loss of a guess that knows how often tokens occur and does not look at the text, by part, where there is such a thing.

@@ -1,13 +1,14 @@
 """Masked language modelling (Devlin et al. 2018): some tokens are hidden, the encoder says what they were.
 
-Masks are drawn anew from the keys at every visit (Liu et al. 2019, "dynamic masking"). Only the masked positions go through
-the head: M = round(rate · T) places a row, the unused ones at weight 0, so that shapes stay fixed.
+Masks are drawn anew from the keys at every visit (Liu et al. 2019, "dynamic masking"): tokens, whole words, or spans of words (see
+`groups`). Only the masked positions go through the head: M = round(rate · T) places a row, the unused ones at weight 0, so that shapes
+stay fixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from lexloom import keys
 from lexloom.batch import Batch, aligned, padded
 from lexloom.config import Config
-from lexloom.errors import TokenizerError
+from lexloom.errors import DataError, TokenizerError
 from lexloom.keys import Keys
 from lexloom.models.base import Output
 from lexloom.nn.cross_entropy import cross_entropy
+from lexloom.objectives import groups
 from lexloom.objectives.base import OBJECTIVES, Objective, Row, Vocabulary, dropout_keys
 
 
@@ -30,8 +32,9 @@ def maskable(rows: Sequence[Row], length: int) -> np.ndarray:
 
 
 class MaskedLMConfig(Config):
-    """How much is masked, and by what."""
+    """How much is masked, what together (`words` and `spans` never part the tokens of a word), and by what."""
 
+    mask: Literal["tokens", "words", "spans"] = "tokens"
     rate: float = Field(0.15, gt=0, lt=1)
     replaced_by_mask: float = Field(0.8, ge=0, le=1)
     replaced_by_random: float = Field(0.1, ge=0, le=1)
@@ -55,6 +58,10 @@ class MaskedLM(Objective):
         self.mask = vocabulary.mask
         self.ordinary = np.asarray(ordinary, dtype=np.int64)
 
+    @classmethod
+    def needs_words(cls, config: MaskedLMConfig) -> bool:
+        return config.mask != "tokens"
+
     def places(self, length: int) -> int:
         """M, the fixed number of predicted positions of a row of `length`."""
         return max(1, round(self.config.rate * length))
@@ -62,39 +69,61 @@ class MaskedLM(Objective):
     def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
         """See `Objective.collate`. Adds `masked_positions`, `masked_labels` (size, M) int64 and `masked_weights` (size, M) float32.
 
-        Of a row round(rate · maskable) positions are predicted, in order, and at least one where there is any to mask.
+        Of a row round(rate · maskable) positions are predicted, in order, and at least one where there is any to mask; of whole words
+        as many as fit into that number.
+
+        Raises:
+            DataError: whole words are asked for, and the rows do not say where they begin.
         """
         tensors = padded(rows, self.vocabulary.fills, length=length, size=size)
-        row, place, chosen = self._chosen(maskable(rows, length), row_keys, length)
+        row, place, chosen, together = self._places(rows, row_keys, length)
         positions = np.zeros((size, self.places(length)), dtype=np.int64)
         labels, weights = np.zeros_like(positions), np.zeros(positions.shape, dtype=np.float32)
         ids = tensors["input_ids"].numpy()
         positions[row, chosen], labels[row, chosen], weights[row, chosen] = place, ids[row, place], 1.0
-        ids[row, place] = self._instead(row_keys, positions.shape[1], row, chosen, ids[row, place])
+        ids[row, place] = self._instead(row_keys, row, chosen, together, ids[row, place])
         tensors |= {"masked_positions": torch.from_numpy(positions), "masked_labels": torch.from_numpy(labels)}
         tensors |= {"masked_weights": torch.from_numpy(weights), "row_keys": dropout_keys(row_keys, size)}
         return Batch(tensors, {"masked-lm": float(len(row))})
 
-    def _chosen(self, free: np.ndarray, row_keys: Keys, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The predicted positions of all rows: row, position, and the how-manieth of its row it is, from 0 on.
+    def _places(self, rows: Sequence[Row], row_keys: Keys, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The predicted positions of all rows: row, position, the how-manieth of its row it is, and the number of the draw that decides
+        what stands there instead: one for each position, of spans one for all of a span (Joshi et al. 2020)."""
+        free = maskable(rows, length)
+        counts = free.sum(axis=1)
+        n = np.minimum(np.maximum(1, np.rint(self.config.rate * counts)).astype(np.int64), np.minimum(counts, self.places(length)))
+        number = None if self.config.mask == "tokens" else self._groups(rows, free, n, row_keys, length)
+        row, place = self._tokens(free, counts, n, row_keys) if number is None else np.nonzero(number)
+        chosen = np.arange(len(row)) - np.searchsorted(row, row)
+        return row, place, chosen, number[row, place] - 1 if number is not None and self.config.mask == "spans" else chosen
+
+    def _groups(self, rows: Sequence[Row], free: np.ndarray, n: np.ndarray, row_keys: Keys, length: int) -> np.ndarray:
+        """(rows, T) the number of the hidden word or span that a token belongs to, from 1 on; 0 where it is not hidden."""
+        if any("continues" not in row for row in rows):
+            raise DataError("these rows do not say where words begin", hint="make the shards again: they are marked in them")
+        continues = aligned([row["continues"] for row in rows], length, fill=False)
+        word, sizes = groups.words(free, continues)
+        draw = groups.hidden_words if self.config.mask == "words" else groups.hidden_spans
+        return np.where(free, np.take_along_axis(draw(row_keys, sizes, n, self.places(length)), word, axis=1), 0)
+
+    def _tokens(self, free: np.ndarray, counts: np.ndarray, n: np.ndarray, row_keys: Keys) -> tuple[np.ndarray, np.ndarray]:
+        """The predicted positions of all rows, any of the maskable ones: row and position.
 
         The n maskable positions with the lowest numbers drawn: the first n of a random order. A row draws no number twice (the mixer
         is a bijection), so that the n-th lowest parts them.
         """
-        counts = free.sum(axis=1)
-        n = np.minimum(np.maximum(1, np.rint(self.config.rate * counts)).astype(np.int64), np.minimum(counts, self.places(length)))
         row, place = np.nonzero(free)
         rank = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         drawn = keys.bits(keys.key(row_keys, "mask"), int(counts.max(initial=0)))
         ordered = np.sort(np.where(np.arange(drawn.shape[1]) < counts[:, None], drawn, ~np.uint64(0)), axis=1)
         highest = ordered[row, n[row] - 1]
         kept = drawn[row, rank] <= highest
-        row, place = row[kept], place[kept]
-        return row, place, np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
+        return row[kept], place[kept]
 
-    def _instead(self, row_keys: Keys, most: int, row: np.ndarray, chosen: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    def _instead(self, row_keys: Keys, row: np.ndarray, chosen: np.ndarray, together: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """What stands at the predicted positions instead of `kept`."""
-        draw, pick = (keys.uniform(keys.key(row_keys, what), most)[row, chosen] for what in ("replace", "random"))
+        draws = (("replace", together), ("random", chosen))
+        draw, pick = (keys.uniform(keys.key(row_keys, what), int(n.max(initial=0)) + 1)[row, n] for what, n in draws)
         random = self.ordinary[(pick * len(self.ordinary)).astype(np.int64)]
         masked, random_to = self.config.replaced_by_mask, self.config.replaced_by_mask + self.config.replaced_by_random
         return np.where(draw < masked, self.mask, np.where(draw < random_to, random, kept))

@@ -42,6 +42,11 @@ class Phase:
     train: PretrainConfig
     fills: list[str]
 
+    @property
+    def words(self) -> bool:
+        """Whether the shards have to say where words begin."""
+        return any(kind.needs_words(config) for kind, config in self.objectives)
+
     def objective(self, vocabulary: Vocabulary) -> Objective:
         """Its objective, several joined over one forward.
 

@@ -266,7 +266,8 @@ class _Preparation:
         self.marks = np.zeros(len(self.kept), dtype=np.uint8)
         config = self.config.split
         self.repeated_ids = len(names) - len(np.unique(names)) if config.by == "document" else 0
-        self.marks[left] = splitting.by_date(dates[left], config) if self._dated() else splitting.by_key(names[left], config, self.seed)
+        ordered = {"date": dates, "place": np.arange(len(names))}.get(str(config.by))
+        self.marks[left] = splitting.by_key(names[left], config, self.seed) if ordered is None else splitting.by_date(ordered[left], config)
         for mark, name in enumerate(SPLITS[1:], 1):
             if getattr(config, name) > 0 and not (self.marks == mark).any():
                 self.warnings.append(f"too few documents, groups or dates for a {name} split")

@@ -74,12 +74,14 @@ def _start_tokenizer(run: Run, start: components.Start) -> Work:
 
 def _shards(run: Run) -> Work:
     corpus, tokenizer = run.path("corpus"), run.path("tokenizer")
-    stage = Stage("shards", run.path("shards"), {"corpus": content(corpus), "tokenizer": content(tokenizer)})
+    words = any(phase.words for phase in components.settle(run.plan).phases)
+    depends = {"corpus": content(corpus), "tokenizer": content(tokenizer), **({"words": words} if words else {})}
+    stage = Stage("shards", run.path("shards"), depends)
 
     def make() -> None:
-        texts, words = Corpus.open(corpus), Tokenizer.load(tokenizer)
+        texts = Corpus.open(corpus)
         with run.console.progress("encoding", sum(texts.count(split) for split in texts.splits), "documents") as progress:
-            write_shards(texts, words, stage.folder, report=progress.update)
+            write_shards(texts, Tokenizer.load(tokenizer), stage.folder, words=words, report=progress.update)
 
     return Work(stage, make)
 
@@ -180,6 +182,8 @@ def build(
         kind: what is built: `Training`, or one that goes through it once more.
     """
     objective = phase.objective(Vocabulary.of(inputs.tokenizer))
+    if phase.words and inputs.train.words is None:
+        raise DataError("these shards do not say where words begin", where=str(inputs.train.folder), hint="make the shards again")
     inputs = _checked(inputs, objective, phase, console)
     network, report = _network(phase, inputs, objective)
     if report:

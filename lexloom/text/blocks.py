@@ -122,13 +122,18 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
     mark = separator(split, config)
     places = zip(*(arrays[name][ids].tolist() for name in ("document", "offset", "length")), strict=True)
     made = [_block(split, document, offset, length, mark) for document, offset, length in places]
-    tokens, numbers = Ragged.of([values for values, _ in made]), Ragged.of([numbers for _, numbers in made]).values
+    tokens, numbers = Ragged.of([values for values, _, _ in made]), Ragged.of([numbers for _, numbers, _ in made]).values
+    continues = _continues(split, Ragged.of([taken for _, _, taken in made]).values)
     values: npt.NDArray[Any] = tokens.values
     sizes, special, marks = tokens.lengths, numbers < 0, np.abs(numbers) - 1
     if config.specials:
         row = split.templates["single"].compose(tokens)
         values, sizes, special = row.input_ids, row.lengths, row.sequence < 0
         marks = _carried(np.abs(numbers) - 1, special, sizes)
+        if continues is not None:
+            whole = np.zeros(len(special), dtype=np.bool_)
+            whole[~special] = continues
+            continues = whole
         special[~special] = numbers < 0
     if config.borders:
         sentences = np.zeros(len(values), dtype=np.int64)
@@ -142,6 +147,8 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
             one["documents"] = marks[start:end]
         if config.borders:
             one["sentences"] = sentences[start:end]
+        if continues is not None:
+            one["continues"] = continues[start:end]
         found.append(one)
     return found
 
@@ -165,6 +172,12 @@ def _sentences(
     return np.searchsorted(split.sentence_ends, places.astype(split.sentence_ends.dtype), side="right")
 
 
+def _continues(split: Split, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+    """Which tokens go on with a word, at their places in the split; separators, at -1, do not."""
+    found = split.continues(np.maximum(places, 0))
+    return None if found is None else found & (places >= 0)
+
+
 def _carried(numbers: npt.NDArray[Any], special: npt.NDArray[np.bool_], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """Document numbers for the special tokens around a block too: those in front go with the first document, the others with the last."""
     marks = np.zeros(len(special), dtype=np.int32)
@@ -176,19 +189,22 @@ def _carried(numbers: npt.NDArray[Any], special: npt.NDArray[np.bool_], sizes: n
     return marks
 
 
-def _block(split: Split, document: int, offset: int, length: int, mark: int | None) -> tuple[Any, Any]:
-    """Token ids of a block, and for each the number of its document within the block from 1 on, negative for separators."""
-    values, numbers, number = [], [], 0
+def _block(split: Split, document: int, offset: int, length: int, mark: int | None) -> tuple[Any, Any, Any]:
+    """Token ids of a block; for each the number of its document within the block from 1 on, negative for separators; and its place
+    in the split, -1 for separators."""
+    values, numbers, places, number = [], [], [], 0
     while length > 0:
         start, end = split.span(document)
         number += 1
         if take := min(length, max(end - start - offset, 0)):
             values.append(split.tokens[start + offset : start + offset + take].astype(np.int32))
             numbers.append(np.full(take, number, dtype=np.int32))
+            places.append(np.arange(start + offset, start + offset + take))
         length -= take
         if length > 0 and mark is not None:
             values.append(np.array([mark], dtype=np.int32))
             numbers.append(np.array([-number], dtype=np.int32))
+            places.append(np.array([-1]))
             length -= 1
         document, offset = document + 1, 0
-    return np.concatenate(values), np.concatenate(numbers)
+    return np.concatenate(values), np.concatenate(numbers), np.concatenate(places)

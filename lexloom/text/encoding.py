@@ -6,13 +6,17 @@ text of any length is fine. The space between two sentences goes with the second
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from lexloom.text.encoded import Ragged
 from lexloom.text.tokenizer import Tokenizer
+from lexloom.text.words import WordBorders
 
 BATCH = 1 << 20
 """Characters of a batch."""
@@ -49,17 +53,38 @@ class DocumentBatch:
     parts_of: list[int] | None
 
 
+Bools = npt.NDArray[np.bool_]
+
+
 def encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[DocumentBatch, Ragged]]:
     """Batches with their token ids. While the library's threads encode one, the next is read and cut, and the last written."""
+    for batch, ragged, _ in _streamed(documents, lambda parts: (tokenizer.plain(parts), None)):
+        yield batch, ragged
+
+
+def encoded_words(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[DocumentBatch, Ragged, Bools]]:
+    """The same, and which tokens go on with the word of the token before them: (N,)."""
+    borders = WordBorders()
+
+    def encode(parts: list[str]) -> tuple[Ragged, Bools]:
+        ragged, offsets = tokenizer.plain_offsets(parts)
+        return ragged, borders.continuing(parts, ragged.lengths, offsets)
+
+    yield from _streamed(documents, encode)
+
+
+def _streamed(
+    documents: Iterable[Document], encode: Callable[[list[str]], tuple[Ragged, Any]]
+) -> Iterator[tuple[DocumentBatch, Ragged, Any]]:
     with ThreadPoolExecutor(1) as pool:
-        waiting: tuple[DocumentBatch, Future[Ragged]] | None = None
+        waiting: tuple[DocumentBatch, Future[tuple[Ragged, Any]]] | None = None
         for batch in _batches(documents):
-            following = (batch, pool.submit(tokenizer.plain, batch.parts))
+            following = (batch, pool.submit(encode, batch.parts))
             if waiting is not None:
-                yield waiting[0], waiting[1].result()
+                yield waiting[0], *waiting[1].result()
             waiting = following
         if waiting is not None:
-            yield waiting[0], waiting[1].result()
+            yield waiting[0], *waiting[1].result()
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[DocumentBatch]:

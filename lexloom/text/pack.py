@@ -80,7 +80,8 @@ class Packing:
         Returns:
             dicts of `input_ids`, `token_type_ids` (where there are special tokens), `special` and `id`; joined blocks also have
             `documents` (T,), the number of the document within the row; pairs have `next_sentence_label`, 0 for a pair that
-            belongs together and 1 for one that does not; `characters` (T, C) where the shards have spellings.
+            belongs together and 1 for one that does not; `characters` (T, C) where the shards have spellings; where words are marked,
+            `continues` (T,) is true at tokens that go on with the word of the one before them.
 
         Raises:
             IndexError: there is no such row.

@@ -223,10 +223,10 @@ def lengths(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArra
 
 def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[Any]], ids: Ints) -> list[dict[str, Any]]:
     """See `Packing.rows`."""
-    first, second = (_gathered(split, arrays[name][ids], arrays[f"{name}_length"][ids]) for name in ("first", "second"))
-    made = split.templates["pair"].compose(first, second)
+    first, second = (_places(arrays[name][ids], arrays[f"{name}_length"][ids]) for name in ("first", "second"))
+    made = split.templates["pair"].compose(*(Ragged(split.tokens[places.values], places.lengths) for places in (first, second)))
     special, label = made.sequence < 0, arrays["label"][ids].tolist()
-    return [
+    found: list[dict[str, Any]] = [
         {
             "id": place,
             "input_ids": made.input_ids[start:end],
@@ -236,9 +236,16 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
         }
         for place, kind, (start, end) in zip(ids.tolist(), label, Ragged(made.input_ids, made.lengths).spans(), strict=True)
     ]
+    if split.words is not None:
+        continues = np.zeros(len(special), dtype=np.bool_)
+        for sequence, places in enumerate((first, second)):
+            continues[made.sequence == sequence] = split.continues(places.values)
+        for row, part in zip(found, Ragged(continues, made.lengths).rows(), strict=True):
+            row["continues"] = part
+    return found
 
 
-def _gathered(split: Split, starts: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> Ragged:
+def _places(starts: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> Ragged:
+    """Where the tokens of stretches stand in the split."""
     wide = sizes.astype(np.int64)
-    place = np.arange(int(wide.sum())) + np.repeat(starts.astype(np.int64) - (np.cumsum(wide) - wide), wide)
-    return Ragged(split.tokens[place], wide)
+    return Ragged(np.arange(int(wide.sum())) + np.repeat(starts.astype(np.int64) - (np.cumsum(wide) - wide), wide), wide)

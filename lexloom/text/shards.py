@@ -2,7 +2,8 @@
 
 A folder holds for each split `tokens-*.bin` (uint8, 16 or 32 by vocabulary), `sentences-*.bin` (where sentences end, in tokens),
 `documents-*.bin` (where documents end, in sentences), `ids-*.bin` (document ids, UTF-8) with `id-ends-*.bin`, and `shards.json`; and
-`characters.bin` (int16) where the tokenizer spells words.
+`characters.bin` (int16) where the tokenizer spells words, and where asked for `words-*.bin` (a bit a token, the lowest first: whether it
+goes on with the word of the token before it).
 
 Letters: N tokens, S sentences, D documents, V vocabulary, C symbols of a word.
 """
@@ -23,13 +24,14 @@ import numpy.typing as npt
 from lexloom import files
 from lexloom.errors import DataError, FormatError
 from lexloom.text.encoded import Ragged, Template
-from lexloom.text.encoding import Document, DocumentBatch, Documents, encoded
+from lexloom.text.encoding import Document, DocumentBatch, Documents, encoded, encoded_words
 from lexloom.text.tokenizer import Tokenizer
 
 FORMAT = 1
 _BLOCK = 1 << 20
 CHARACTERS = "characters.bin"
 _NAMES = ("tokens", "sentences", "documents", "ids", "id-ends")
+_WORDS = "words"
 
 
 def write_shards(
@@ -37,12 +39,14 @@ def write_shards(
     tokenizer: Tokenizer,
     out: Path | str,
     *,
+    words: bool = False,
     report: Callable[[int], None] | None = None,
 ) -> Shards:
     """Encodes the documents of every split, in their order, with bounded memory.
 
     Args:
         corpus: a Corpus, or split -> documents.
+        words: mark which tokens make a word together, for objectives that hide whole words.
         report: called now and then with the number of documents done.
 
     Raises:
@@ -53,12 +57,13 @@ def write_shards(
         found, done = {}, 0
         for split, documents in splits.items():
             with ExitStack() as stack:
-                writer = _Writer(folder, _name(split), tokenizer, stack)
-                for batch, ragged in encoded(documents, tokenizer):
-                    writer.add(batch, ragged)
+                writer = _Writer(folder, _name(split), tokenizer, stack, words=words)
+                for batch, ragged, *continues in (encoded_words if words else encoded)(documents, tokenizer):
+                    writer.add(batch, ragged, *continues)
                     done += len(batch.documents)
                     if report is not None:
                         report(done)
+                writer.end()
             found[split] = writer.finish()
         if not any(about["tokens"] for about in found.values()):
             raise DataError("the corpus gives no token", got=f"{done} documents", hint="look at the counts of dropped texts in corpus.json")
@@ -95,10 +100,12 @@ def _dtype(vocabulary: int) -> np.dtype[Any]:
 class _Writer:
     """One split on its way to disk."""
 
-    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, stack: ExitStack, *, words: bool) -> None:
         self.folder, self.split, self.tokenizer = folder, split, tokenizer
-        self.sinks: dict[str, IO[Any]] = {name: stack.enter_context(files.replacing(self.path(name))) for name in _NAMES}
-        self.digests = {name: hashlib.sha256() for name in _NAMES}
+        self.names = (*_NAMES, _WORDS) if words else _NAMES
+        self.sinks: dict[str, IO[Any]] = {name: stack.enter_context(files.replacing(self.path(name))) for name in self.names}
+        self.digests = {name: hashlib.sha256() for name in self.names}
+        self.bits = np.zeros(0, dtype=np.bool_)  # the last marks, which do not fill a byte yet
         self.dtype = _dtype(len(tokenizer))
         self.counts: Counter[str] = Counter({"documents": 0, "sentences": 0, "tokens": 0, "unknown": 0, "characters": 0, "bytes": 0})
         self.skipped: Counter[str] = Counter()
@@ -107,8 +114,13 @@ class _Writer:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}-{self.split}.bin"
 
-    def add(self, batch: DocumentBatch, ragged: Ragged) -> None:
-        """Appends documents with their token ids."""
+    def add(self, batch: DocumentBatch, ragged: Ragged, continues: npt.NDArray[np.bool_] | None = None) -> None:
+        """Appends documents with their token ids, and where words are marked which tokens continue one."""
+        if continues is not None:
+            bits = np.concatenate([self.bits, continues])
+            whole = len(bits) - len(bits) % 8
+            self._write(_WORDS, np.packbits(bits[:whole], bitorder="little"))
+            self.bits = bits[whole:]
         lengths, total = ragged.lengths, len(batch.documents)
         if batch.parts_of is not None:
             self.counts["long_sentences"] += sum(n > 1 for n in batch.parts_of)
@@ -145,6 +157,11 @@ class _Writer:
         self.digests[name].update(content)
         self.sinks[name].write(content)
 
+    def end(self) -> None:
+        """Writes what waits; nothing is added afterwards."""
+        if len(self.bits):
+            self._write(_WORDS, np.packbits(self.bits, bitorder="little"))
+
     def finish(self) -> dict[str, Any]:
         """Shrinks the borders to 32 bits where they fit, and gives the entry of `shards.json`."""
         borders = np.dtype(np.uint64 if max(self.ends.values()) >= 1 << 32 else np.uint32)
@@ -152,7 +169,7 @@ class _Writer:
             for name in self.ends:
                 self._shrink(name)
         listed = {
-            self.path(name).name: {"bytes": self.path(name).stat().st_size, "sha256": self.digests[name].hexdigest()} for name in _NAMES
+            self.path(name).name: {"bytes": self.path(name).stat().st_size, "sha256": self.digests[name].hexdigest()} for name in self.names
         }
         return {**self.counts, "skipped": dict(self.skipped), "borders": borders.name, "files": listed}
 
@@ -190,6 +207,7 @@ class Split:
     Attributes:
         tokens: (N,) ids. sentence_ends: (S,) in tokens. document_ends: (D,) in sentences. All mapped from disk.
         counts: documents, sentences, tokens, unknown tokens, characters and bytes of the raw texts.
+        words: (N / 8,) bytes of marks, see `continues`; None where words are not marked.
     """
 
     folder: Path
@@ -208,6 +226,7 @@ class Split:
     separator: int | None
     characters: npt.NDArray[np.int16] | None = None
     """(V, C) the spelling of each word, mapped from disk, where the tokenizer has them."""
+    words: npt.NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         """Documents."""
@@ -226,6 +245,10 @@ class Split:
     def token_ends(self, start: int, end: int) -> npt.NDArray[np.int64]:
         """Where documents `start` to `end` end, in tokens: (end - start,)."""
         return np.asarray(self.sentence_ends[np.asarray(self.document_ends[start:end], dtype=np.int64) - 1], dtype=np.int64)
+
+    def continues(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+        """Whether the tokens at these places go on with the word of the token before them; None where words are not marked."""
+        return None if self.words is None else np.asarray(self.words[places >> 3] >> (places & 7) & 1, dtype=np.bool_)
 
     def span(self, place: int) -> tuple[int, int]:
         """The tokens of a document: start and end in `tokens`."""
@@ -287,6 +310,7 @@ class Shards:
         borders = unsigned(entry["borders"])
         types = dict.fromkeys(("sentences", "documents", "id-ends"), borders)
         types |= {"tokens": unsigned(self.about["dtype"]), "ids": np.dtype(np.uint8)}
+        types |= {_WORDS: np.dtype(np.uint8)} if f"{_WORDS}-{_name(name)}.bin" in entry["files"] else {}
         made = {part: self._file(f"{part}-{_name(name)}.bin", dtype, entry) for part, dtype in types.items()}
         return Split(
             folder=self.folder,
@@ -303,6 +327,7 @@ class Shards:
             end=self.about["tokenizer"]["end"],
             separator=self.about["tokenizer"]["separator"],
             characters=self._characters(),
+            words=made.get(_WORDS),
         )
 
     def _characters(self) -> npt.NDArray[np.int16] | None:
@@ -332,6 +357,8 @@ def _check(split: Split, *, verify: bool) -> None:
     for name, ends, total in pairs:
         if (int(ends[-1]) if len(ends) else 0) != total or not _grows(ends, strictly=name != "id-ends"):
             raise FormatError(f"the borders of {name} are damaged", where=where, hint="make the shards again")
+    if split.words is not None and len(split.words) != -(-len(split.tokens) // 8):
+        raise FormatError("there are not as many marks of words as tokens", where=where, hint="make the shards again")
     if len(split.id_ends) != len(split.document_ends):
         raise FormatError("there are not as many ids as documents", where=where, hint="make the shards again")
     for start in range(0, len(split.tokens) if verify else 0, _BLOCK):

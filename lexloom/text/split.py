@@ -1,4 +1,4 @@
-"""Splits: which documents train, which validate, which test. By document, by group, or by date; keyed, so that order plays no part."""
+"""Splits: which documents train, which validate, which test. By document or by group, keyed, so that order plays no part; by date; by place."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class SplitConfig(Config):
     validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
     """Share of the documents (or groups) held out to watch training."""
     test: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    by: Literal["document", "group", "date"] | None = None
-    """Default: `group` or `date` where such a column is named, else `document`. By date, the newest test and the next newest validate."""
+    by: Literal["document", "group", "date", "place"] | None = None
+    """Default: `group` or `date` where such a column is named, else `document`. By date, the newest test and the next newest validate; by
+    place, the last of the sources and the last but those."""
     group: str | None = None
     """Column whose equal values stay together; the same as `columns.group`."""
     date: str | None = None
@@ -58,7 +59,7 @@ def by_key(names: npt.NDArray[np.uint64], config: SplitConfig, seed: int) -> Mar
 
 
 def by_date(dates: npt.NDArray[np.int64], config: SplitConfig) -> Marks:
-    """Splits by dates that grow with time, (N,) -> (N,): the newest test, the next validate; one date is never divided.
+    """Splits by dates that grow with time, or by places, (N,) -> (N,): the newest test, the next validate; one date is never divided.
 
     Shares are met as nearly as whole dates allow; training keeps at least the oldest date.
     """

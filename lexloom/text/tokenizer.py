@@ -235,6 +235,11 @@ class Tokenizer:
         found = [self._joined_or_alone(batch) for batch in _batches(texts)]
         return Ragged(np.concatenate([part.values for part in found]), np.concatenate([part.lengths for part in found]))
 
+    def plain_offsets(self, texts: Sequence[str]) -> tuple[Ragged, npt.NDArray[np.int32]]:
+        """`plain`, and the characters that each token covers in its text: (N, 2). Takes longer."""
+        found, offsets = self._flat(self._literal, texts, offsets=True)
+        return found, np.asarray(offsets)
+
     def _joined_or_alone(self, texts: list[str]) -> Ragged:
         try:
             joined = self._joined.encode(texts) if texts else None

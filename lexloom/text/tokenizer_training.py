@@ -1,7 +1,7 @@
 """Training a tokenizer from a stream of texts in bounded memory; the same texts always give the same file.
 
-WordPiece (Schuster and Nakajima 2012, as in Devlin et al. 2018), BPE (Sennrich et al. 2016), byte-level BPE (Radford et al. 2019) and
-whole words. The texts are gone over twice: once to count characters, once to train.
+WordPiece (Schuster and Nakajima 2012, as in Devlin et al. 2018), BPE (Sennrich et al. 2016), byte-level BPE (Radford et al. 2019), unigram
+(Kudo 2018), whole words and single characters. The texts are gone over twice: once to count characters, once to train.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from lexloom import keys
 from lexloom.config import Config, Count
 from lexloom.errors import ConfigError, DataError
+from lexloom.text import unigram
 from lexloom.text.segment import read_dictionary
 from lexloom.text.tokenizer_folder import ROLES, TokenizerFolder, bert_template, own_class, roberta_template
 
 Texts = Iterable[str] | Callable[[], Iterable[str]]
 MAX_PIECE = 10_000
-MAX_WORD = {"wordpiece": 100, "bpe": 100, "word": 100, "byte-bpe": 30}
+MAX_WORD = {"wordpiece": 100, "bpe": 100, "word": 100, "byte-bpe": 30, "unigram": 100}
 """Longest run that is counted: characters, or bytes of byte-level BPE (30 keeps characters of two and three bytes whole)."""
 BUDGET = 400_000_000
 """Characters that are counted at most; an unspaced one weighs `UNSPACED`, since its runs are long and seldom the same."""
@@ -36,8 +37,10 @@ UNSPACED = 100
 COVERAGE = 0.9999
 SENTINEL = "<extra_id_{}>"
 """How T5 calls the token that stands for the span of a number."""
+FAITHFUL = ("byte-bpe", "unigram", "char")
+"""Kinds that keep capitals and white space, so that a text comes back; their special tokens and template are RoBERTa's."""
 _ENCODER = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-_BYTES = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+_ROBERTA = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
 _HAN = ((0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 _OTHER_UNSPACED = ((0x0E00, 0x0EFF), (0x0F00, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF))
 
@@ -46,23 +49,24 @@ class TokenizerConfig(Config):
     """How a tokenizer is made.
 
     Attributes:
-        kind: `wordpiece` as in BERT, `byte-bpe` as in GPT-2 and RoBERTa (nothing is unknown, spaces are kept), `bpe`, or `word`.
-        vocab_size: entries in all, special tokens and `words` among them.
-        lowercase: true but for `byte-bpe`. strip_accents: as `lowercase`.
+        kind: `wordpiece` as in BERT, `byte-bpe` as in GPT-2 and RoBERTa (nothing is unknown, spaces are kept), `unigram` as in ALBERT and
+            T5, `bpe`, `word`, or `char`. Of `unigram` and `char` every text comes back whose characters are known.
+        vocab_size: entries in all, special tokens and `words` among them; `char` has fewer where the text has.
+        lowercase: true but for `byte-bpe`, `unigram` and `char`. strip_accents: as `lowercase`.
         normalization: the Unicode form that texts are brought to first; by default none for `wordpiece`, so that BERT's own class
-            opens it, and NFC for the others.
-        min_frequency: pairs and words that are rarer are not learned.
+            opens it, and `char`, and NFC for the others.
+        min_frequency: pairs, words, and characters of `char` that are rarer are not learned; `unigram` weighs its pieces otherwise.
         limit_alphabet: how many characters are known at most; by default those that make 99.99 % of the text, in no more than 60 %
-            of the vocabulary.
+            of the vocabulary, and of `char` all for which there is room.
         special_tokens: other names for the roles pad, unk, cls, sep, mask, bos, eos. extra_tokens: further special tokens.
         sentinels: how many special tokens `<extra_id_0>`, `<extra_id_1>`, … there are, for span corruption.
         words: a file of words, one a line, that are never cut.
-        template: what stands around a text: as in BERT, as in RoBERTa (the default of `byte-bpe`), or nothing.
+        template: what stands around a text: as in BERT, as in RoBERTa (the default of `byte-bpe`, `unigram` and `char`), or nothing.
         characters: of so many symbols, its beginning and end among them, a word's spelling goes into every row, for networks that read the
             characters of words; 50 in the published ELMo.
     """
 
-    kind: Literal["wordpiece", "bpe", "byte-bpe", "word"] = "wordpiece"
+    kind: Literal["wordpiece", "bpe", "byte-bpe", "unigram", "word", "char"] = "wordpiece"
     vocab_size: Count = 16_000
     lowercase: bool | None = None
     strip_accents: bool | None = None
@@ -79,7 +83,7 @@ class TokenizerConfig(Config):
     @property
     def lowercases(self) -> bool:
         """Whether capitals become small letters."""
-        return self.kind != "byte-bpe" if self.lowercase is None else self.lowercase
+        return self.kind not in FAITHFUL if self.lowercase is None else self.lowercase
 
     @property
     def extras(self) -> list[str]:
@@ -89,16 +93,16 @@ class TokenizerConfig(Config):
     @property
     def form(self) -> str:
         """The Unicode form texts are brought to: none, nfc or nfkc."""
-        return self.normalization or ("none" if self.kind == "wordpiece" else "nfc")
+        return self.normalization or ("none" if self.kind in ("wordpiece", "char") else "nfc")
 
     @property
     def shape(self) -> str:
         """The template, by kind where it is not given."""
-        return self.template or ("roberta" if self.kind == "byte-bpe" else "bert")
+        return self.template or ("roberta" if self.kind in FAITHFUL else "bert")
 
     def roles(self) -> dict[str, str]:
         """Role -> special token, in the order of their ids."""
-        roles = dict(_BYTES if self.kind == "byte-bpe" else _ENCODER) | {str(role): token for role, token in self.special_tokens.items()}
+        roles = dict(_ROBERTA if self.kind in FAITHFUL else _ENCODER) | {str(role): token for role, token in self.special_tokens.items()}
         if (empty := [role for role, token in roles.items() if not token.strip()]) or not all(map(str.strip, self.extra_tokens)):
             raise ConfigError("a special token is empty", where="tokenizer.special_tokens", got=", ".join(empty) or "extra_tokens")
         return roles
@@ -121,16 +125,22 @@ def train(texts: Texts, config: TokenizerConfig) -> TokenizerFolder:
             raise DataError("there is no text to train a tokenizer on", hint="look at the counts of the corpus in corpus.json")
         raw = _bare(config, "[UNK]")
         letters, inner = _alphabet(counts, raw, config, size)
-        if size < len(special) + len(letters) + len(inner) + 1:
+        if config.kind == "char":
+            letters = sorted(letters[: max(1, size - len(special))])
+        if size < len(special) + len(letters) + len(inner) + (config.kind != "char"):
             raise ConfigError(
                 "vocab_size is too small",
                 expected=f"more than {len(special)} special tokens, {len(words)} words and {len(letters) + len(inner)} single characters",
                 got=str(config.vocab_size),
                 where="tokenizer.vocab_size",
             )
-        trainer = _trainer(config, size, [*special, *inner], letters)
-        raw.pre_tokenizer = pre_tokenizers.Sequence([raw.pre_tokenizer, pre_tokenizers.FixedLength(MAX_WORD[config.kind])])
-        raw.train_from_iterator(_thinned(again(), cost), trainer)
+        if config.kind == "char":  # which is where BPE starts from
+            raw.model = models.BPE({token: place for place, token in enumerate([*special, *letters])}, [])
+        else:
+            trainer = _trainer(config, size, [*special, *inner], letters)
+            pieces = unigram.known(again(), _normalizer(config), letters) if config.kind == "unigram" else again()
+            raw.pre_tokenizer = pre_tokenizers.Sequence([raw.pre_tokenizer, pre_tokenizers.FixedLength(MAX_WORD[config.kind])])
+            raw.train_from_iterator(_thinned(pieces, cost), trainer)
     return _finished(raw, config, roles, special)
 
 
@@ -168,7 +178,8 @@ def _count(pieces: Iterator[str], config: TokenizerConfig) -> tuple[npt.NDArray[
         text = block if config.form == "none" else unicodedata.normalize("NFC" if config.form == "nfc" else "NFKC", block)
         counts += np.bincount(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), minlength=len(counts))
     counts[ord("\n")] = 0
-    unspaced = [*_OTHER_UNSPACED, *(_HAN if config.kind == "byte-bpe" else ())]
+    counts[ord("\n")] = counts.any() and config.kind in ("unigram", "char")  # lines come without their ends, which these two keep
+    unspaced = [*_OTHER_UNSPACED, *(_HAN if config.kind in ("byte-bpe", "unigram") else ())]
     return counts, float(counts.sum() + (UNSPACED - 1) * sum(counts[first : last + 1].sum() for first, last in unspaced))
 
 
@@ -205,7 +216,7 @@ def _chosen(pieces: list[str], share: float, place: int) -> list[str]:
 
 def _normalizer(config: TokenizerConfig) -> normalizers.Normalizer | None:
     steps: list[Any] = [{"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}[config.form]()] if config.form != "none" else []
-    if config.kind != "byte-bpe":
+    if config.kind not in FAITHFUL:
         steps.append(normalizers.BertNormalizer(lowercase=config.lowercases, strip_accents=config.strip_accents))
     else:
         accents = config.lowercases if config.strip_accents is None else config.strip_accents
@@ -221,6 +232,8 @@ def _bare(config: TokenizerConfig, unk: str, model: Any = None) -> tokenizers.To
         "bpe": lambda: models.BPE(unk_token=unk, continuing_subword_prefix="##"),
         "byte-bpe": models.BPE,
         "word": lambda: models.WordLevel({}, unk_token=unk),
+        "unigram": models.Unigram,
+        "char": models.BPE,
     }
     backend = tokenizers.Tokenizer(model if model is not None else empty[config.kind]())
     if (normalizer := _normalizer(config)) is not None:
@@ -228,6 +241,10 @@ def _bare(config: TokenizerConfig, unk: str, model: Any = None) -> tokenizers.To
     if config.kind == "byte-bpe":
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
+    elif config.kind == "unigram":
+        backend.pre_tokenizer, backend.decoder = unigram.parts()
+    elif config.kind == "char":
+        backend.decoder = decoders.Fuse()
     else:
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         if config.kind != "word":
@@ -245,11 +262,16 @@ def _alphabet(
     if config.kind in ("byte-bpe", "word"):
         return sorted(pre_tokenizers.ByteLevel.alphabet()) if config.kind == "byte-bpe" else [], []
     seen: dict[str, int] = {}
+    normal: Callable[[str], str] = str if backend.normalizer is None else backend.normalizer.normalize_str
     for place in np.flatnonzero(counts).tolist():
-        for letter in set(backend.normalizer.normalize_str(chr(place))) - {" "}:
+        for letter in set(normal(chr(place))) - ({" "} if config.kind != "char" else set()):
             seen[letter] = seen.get(letter, 0) + int(counts[place])
-    ranked = sorted(seen, key=lambda letter: (-seen[letter], letter))
-    joins = {letter: len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{letter}"))) == 1 for letter in ranked}
+    always = {"\n"} & set(seen)  # see `_count`
+    ranked = [*always, *sorted(set(seen) - always, key=lambda letter: (-seen[letter], letter))]
+    if config.kind == "char":
+        return [letter for letter in ranked if seen[letter] >= config.min_frequency or letter in always][: config.limit_alphabet], []
+    marked = config.kind != "unigram"
+    joins = {letter: marked and len(backend.pre_tokenizer.pre_tokenize_str(normal(f"a{letter}"))) == 1 for letter in ranked}
     known = config.limit_alphabet
     if known is None:
         share = np.cumsum([seen[letter] for letter in ranked]) / max(sum(seen.values()), 1)
@@ -264,6 +286,9 @@ def _trainer(config: TokenizerConfig, size: int, first: list[str], letters: list
     common: dict[str, Any] = {"vocab_size": size, "min_frequency": config.min_frequency, "special_tokens": first, "show_progress": False}
     if config.kind == "word":
         return trainers.WordLevelTrainer(**common)
+    if config.kind == "unigram":
+        del common["min_frequency"]
+        return trainers.UnigramTrainer(**common, initial_alphabet=[*letters, unigram.SPACE], unk_token=config.roles()["unk"])
     common |= {"initial_alphabet": letters, "limit_alphabet": max(len(letters), 1)}
     if config.kind == "wordpiece":
         return trainers.WordPieceTrainer(**common)
@@ -280,9 +305,11 @@ def _finished(raw: tokenizers.Tokenizer, config: TokenizerConfig, roles: dict[st
         "bpe": lambda: models.BPE(model["vocab"], merges, unk_token=unk, continuing_subword_prefix="##"),
         "byte-bpe": lambda: models.BPE(model["vocab"], merges),
         "word": lambda: models.WordLevel(model["vocab"], unk_token=unk),
+        "unigram": lambda: unigram.model(model["vocab"], special, unk),
+        "char": lambda: models.BPE(model["vocab"], [], unk_token=unk),
     }
     backend = _bare(config, unk, made[config.kind]())
-    strips = config.kind == "byte-bpe"  # so that " <mask>" is one token, the space before a word being part of it
+    strips = config.kind in ("byte-bpe", "unigram")  # so that " <mask>" is one token, the space before a word being part of it
     backend.add_special_tokens([AddedToken(token, special=True, lstrip=strips and token == roles["mask"]) for token in special])
     backend.post_processor = _template(backend, config, roles)
     kind = own_class(backend, roles)

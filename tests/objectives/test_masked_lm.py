@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from scipy.stats import chi2
 
 from lexloom import keys
-from lexloom.errors import TokenizerError
+from lexloom.errors import DataError, TokenizerError
+from lexloom.objectives import groups
 from lexloom.objectives.base import Vocabulary
 from lexloom.objectives.masked_lm import MaskedLM, MaskedLMConfig
 from lexloom.objectives.next_sentence import IGNORED, NextSentence, NextSentenceConfig
@@ -181,3 +183,135 @@ def test_together_passes_next_sentence_labels_through_beside_the_masks() -> None
 def test_a_tokenizer_without_a_mask_is_refused() -> None:
     with pytest.raises(TokenizerError, match="mask token"):
         MaskedLM(MaskedLMConfig(), Vocabulary(V, None, frozenset(), {}))
+
+
+# --- whole words and spans ------------------------------------------------------------------------------------------------------------
+
+
+def worded(n: int = B, length: int = T) -> list[dict[str, Any]]:
+    """The rows above, their tokens in words of one to five."""
+    source = rows(n, length)
+    for i, row in enumerate(source):
+        row["continues"] = (keys.uniform(keys.key("continues", i), length) < 0.35) & ~row["special"]
+    return source
+
+
+def groups_of(row: dict[str, Any]) -> list[list[int]]:
+    """The places of each word of a row."""
+    found: list[list[int]] = []
+    for place, (special, continues) in enumerate(zip(row["special"], row["continues"], strict=True)):
+        if not special and continues and place and not row["special"][place - 1]:
+            found[-1].append(place)
+        elif not special:
+            found.append([place])
+    return found
+
+
+def hidden(source: list[dict[str, Any]], batch: Any) -> list[set[int]]:
+    weights = batch["masked_weights"] > 0
+    return [set(batch["masked_positions"][i][weights[i]].tolist()) for i in range(len(source))]
+
+
+def collated(source: list[dict[str, Any]], epoch: int = 0, length: int = T, size: int | None = None, **settings: Any) -> Any:
+    n = len(source)
+    return MaskedLM(MaskedLMConfig(**settings), VOCABULARY).collate(source, row_keys(n, epoch), length=length, size=size or n)
+
+
+@pytest.mark.parametrize("mask", ["words", "spans"])
+@pytest.mark.parametrize("rate", [0.05, 0.15, 0.4])
+def test_words_are_never_parted_and_the_share_stays_the_rate(mask: str, rate: float) -> None:
+    source = worded()
+    batch = collated(source, mask=mask, rate=rate)
+    for row, places in zip(source, hidden(source, batch), strict=True):
+        assert all(set(word) <= places or not set(word) & places for word in groups_of(row))
+    assert batch.counts["masked-lm"] == pytest.approx(B * round(rate * (T - 3)), rel=0.005) == batch["masked_weights"].sum()
+    assert batch["masked_positions"].shape == (B, round(rate * T)) and (batch["masked_weights"].sum(1) <= round(rate * (T - 3))).all()
+
+
+@pytest.mark.parametrize("mask", ["words", "spans"])
+def test_long_and_short_words_are_hidden_about_as_often(mask: str) -> None:
+    source, counts = worded(), np.zeros((2, T), dtype=int)
+    for epoch in range(5):
+        batch = collated(source, epoch, mask=mask)
+        for row, places in zip(source, hidden(source, batch), strict=True):
+            for word in groups_of(row):
+                counts[:, len(word)] += [1, word[0] in places]
+    shares = counts[1, 1:5] / counts[0, 1:5]
+    assert shares[0] == pytest.approx(0.15, abs=0.02)
+    assert (shares > 0.09).all() and (np.diff(shares) < 0.01).all()  # what no longer fits at the end is rather a long one
+
+
+@pytest.mark.parametrize("mask", ["words", "spans"])
+def test_what_stands_in_the_place_of_a_word(mask: str) -> None:
+    source = worded()
+    shares = np.zeros(2)
+    for epoch in range(4):
+        batch = collated(source, epoch, mask=mask)
+        there = np.take_along_axis(batch["input_ids"].numpy(), batch["masked_positions"].numpy(), axis=1)
+        weights = batch["masked_weights"].numpy() > 0
+        shares += [(there == MASK)[weights].mean() / 4, (there == batch["masked_labels"].numpy())[weights].mean() / 4]
+    assert shares[0] == pytest.approx(0.8, abs=0.02) and shares[1] == pytest.approx(0.1 + 0.1 / (V - 5), abs=0.015)
+
+
+def test_a_span_is_replaced_as_one_and_is_3_8_words_long_in_the_mean() -> None:
+    lengths = groups.span_lengths(row_keys(2000), 10).ravel()
+    chances = 0.2 * 0.8 ** np.arange(10) / (1 - 0.8**10)
+    expected = chances * len(lengths)
+    counts = np.bincount(lengths, minlength=11)[1:]
+    assert counts.sum() == len(lengths) and chi2.sf(((counts - expected) ** 2 / expected).sum(), 9) > 1e-4
+    assert lengths.mean() == pytest.approx(3.8, abs=0.05)
+    sizes = np.ones((300, 400), dtype=np.int64)
+    spans = groups.hidden_spans(row_keys(300), sizes, np.full(300, 60), 60)
+    assert ((spans > 0).sum(1) == 60).all()
+    runs = [len(list(run)) for row in spans.tolist() for number, run in itertools.groupby(row) if number]
+    assert 3.0 < np.mean(runs) < 3.8 and max(runs) == 10  # some end early, at a span that is there or where the row's share is full
+    assert all(len(list(itertools.groupby(row))) - 1 <= 2 * len(set(row)) for row in spans.tolist()), "a span is one stretch"
+
+
+def test_all_of_a_span_is_masked_or_random_or_kept() -> None:
+    source = worded(100)
+    objective = MaskedLM(MaskedLMConfig(mask="spans"), VOCABULARY)
+    batch = objective.collate(source, row_keys(100), length=T, size=100)
+    _, place, _, span = objective._places(source, row_keys(100), T)
+    row = np.nonzero(batch["masked_weights"].numpy())[0]
+    ids, before = batch["input_ids"].numpy()[row, place], np.stack([r["input_ids"] for r in source])[row, place]
+    fates: dict[tuple[int, int], set[str]] = {}
+    for i, number, now, was in zip(row, span, ids, before, strict=True):
+        fates.setdefault((int(i), int(number)), set()).add("mask" if now == MASK else "kept" if now == was else "random")
+    assert all(len(fate - {"kept"}) <= 1 and fate != {"mask", "kept"} for fate in fates.values())  # a random token may be the old one
+    assert {"mask", "random", "kept"} <= set().union(*fates.values()) and len(fates) > 300
+
+
+@pytest.mark.parametrize("mask", ["words", "spans"])
+def test_a_row_of_words_is_masked_by_its_key_alone_and_anew_at_every_visit(mask: str) -> None:
+    objective, source = MaskedLM(MaskedLMConfig(mask=mask), VOCABULARY), worded(8)  # type: ignore[arg-type]
+    whole = objective.collate(source, row_keys(8), length=T, size=8)
+    part = objective.collate([source[5], source[2]], row_keys(8)[[5, 2]], length=T, size=4)
+    for name in ("input_ids", "masked_positions", "masked_labels", "row_keys"):
+        assert whole[name][[5, 2]].equal(part[name][:2])
+    later = objective.collate(source, row_keys(8, epoch=1), length=T, size=8)
+    assert all(a != b for a, b in zip(hidden(source, whole), hidden(source, later), strict=True))
+
+
+@pytest.mark.parametrize("mask", ["words", "spans"])
+def test_words_longer_than_a_rows_share_and_rows_without_words(mask: str) -> None:
+    source = worded(4, 20)
+    for row, ends in zip(source, (20, 20, 20, 5), strict=True):
+        row |= {name: row[name][:ends] for name in ("input_ids", "token_type_ids", "special", "continues")}
+        row["special"] = np.zeros(ends, dtype=bool)
+    source[0]["continues"] = np.ones(20, dtype=bool)  # one word, longer than may be hidden
+    source[1]["continues"] = np.arange(20) % 2 == 1  # none fits into a share of one, but into the places of a row
+    source[1] |= {"input_ids": source[1]["input_ids"][:6], "token_type_ids": source[1]["token_type_ids"][:6]}
+    source[1] |= {"special": source[1]["special"][:6], "continues": source[1]["continues"][:6]}
+    source[2]["special"] = np.ones(20, dtype=bool)
+    batch = collated(source, length=24, size=6, mask=mask)
+    counts = batch["masked_weights"].sum(1).tolist()
+    assert counts[:3] == [0, 2, 0] and counts[3] >= 1 and counts[4:] == [0, 0] and batch.counts["masked-lm"] == sum(counts)
+    first, second = batch["masked_positions"][1, :2].tolist()
+    assert (first % 2, second) == (0, first + 1)
+
+
+def test_rows_that_do_not_say_where_words_begin_are_refused() -> None:
+    with pytest.raises(DataError, match="where words begin"):
+        collated(rows(4), mask="words")
+    assert MaskedLM.needs_words(MaskedLMConfig(mask="spans")) and not MaskedLM.needs_words(MaskedLMConfig())

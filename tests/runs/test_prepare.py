@@ -128,6 +128,9 @@ def test_groups_and_dates_are_never_divided(tmp_path: Path) -> None:
     groups = {split: {document.metadata["group"] for document in corpus.documents(split)} for split in corpus.splits}
     assert set(groups) == {"train", "validation", "test"}
     assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == 23
+    corpus = run(tmp_path, **settings, split={"validation": 0.2, "test": 0.2, "by": "place"})
+    places = [int(document.id.rpartition(":")[2]) for split in ("train", "validation", "test") for document in corpus.documents(split)]
+    assert places == sorted(places) and corpus.count("validation") == corpus.count("test") == round(0.2 * len(places))
     corpus = run(tmp_path, **settings, split={"validation": 0.2, "test": 0.2, "date": "when"})
     dates = {split: {document.metadata["date"] for document in corpus.documents(split)} for split in corpus.splits}
     assert max(dates["train"]) < min(dates["validation"]) <= max(dates["validation"]) < min(dates["test"])

