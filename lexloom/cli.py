@@ -178,18 +178,21 @@ def finetune(
 @app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="A bundle.")],
-    data: Annotated[Path, typer.Argument(help="Labelled rows.")],
+    data: Annotated[Path, typer.Argument(help="Labelled rows; of a language model also texts, or pairs of sentences.")],
     against: Annotated[Path | None, typer.Option(help="Another bundle: adds the paired interval of the difference.")] = None,
     by: Annotated[str | None, typer.Option(help="A column: scores for each of its values too.")] = None,
+    measure: Annotated[str | None, typer.Option(help="Of language models; `lexloom list measures` shows them.")] = None,
+    set_: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Score a bundle: n, metrics with 95 % intervals, baselines beside them."""
+    """Score a bundle: n, metrics with 95 % intervals, baselines beside them; of language models perplexity, minimal pairs, cloze."""
     from lexloom.runs import verbs
     from lexloom.runs.evaluate import show
 
-    show(verbs.evaluate(bundle, data, against=against, by=by), _console(quiet, verbose, json))
+    console = _console(quiet, verbose, json)
+    show(verbs.evaluate(bundle, data, against=against, by=by, measure=measure, console=console, **_block(set_)), console)
 
 
 @app.command()
@@ -314,7 +317,7 @@ def report(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="models, objectives or tasks.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="models, objectives, tasks, measures or presets.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,

@@ -23,6 +23,7 @@ from lexloom.models.decoder import WRITING, special_ids
 from lexloom.nn.decoding import GenerationConfig
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.base import TASKS, Task, plain_task, run
+from lexloom.tasks.likelihoods.base import LIKELIHOODS, Likelihood
 from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.tokenizer import Tokenizer
@@ -196,6 +197,22 @@ class Bundle:
         rows = self.tokenizer.encode(list(texts), max_length=self.max_length)
         found = run(self._answering(), rows, self.tokenizer.fills, pooling, batch_tokens=batch_tokens)
         return np.stack(found) if found else np.zeros((0, self.network.backbone.width), dtype=np.float32)
+
+    def likelihood(self) -> Likelihood:
+        """How sure the network is of the tokens of texts, by the head that it was pre-trained with.
+
+        Raises:
+            LexloomError: it has no such head.
+
+        Example:
+            >>> bundle.likelihood()(["The cats sleep."])[0].logs
+        """
+        known = LIKELIHOODS.names()
+        role = next((role for role in known if role in self.network.roles), None)
+        if role is None:
+            got = ", ".join(sorted(self.network.roles)) or "no head"
+            raise LexloomError("this model does not say how likely a text is", expected=f"a head for {' or '.join(known)}", got=got)
+        return LIKELIHOODS.get(role)(self._answering(), self.tokenizer, max_length=self.max_length)
 
     def to(self, device: str | None = None, *, dtype: str | None = None) -> Bundle:
         """This bundle, answering on another device or in another dtype; weights stay fp32 and are saved so.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lexloom.config import Config, Count, Place, attempt
 from lexloom.errors import ConfigError, LexloomError, unknown
-from lexloom.models.base import ARCHITECTURES, Architecture
+from lexloom.models.base import ARCHITECTURES, Architecture, Network
 from lexloom.objectives.base import OBJECTIVES, Objective, Vocabulary
 from lexloom.objectives.together import Together
 from lexloom.runs.recipe import FinetuneSection, Plan, PretrainSection
@@ -164,3 +164,15 @@ def _task(plan: Plan, name: str, section: FinetuneSection, problems: list[Lexloo
 def describe(model: Mapping[str, Any]) -> str:
     """A model's settings in one line."""
     return ", ".join(f"{name} {value}" for name, value in model.items())
+
+
+def presets() -> list[dict[str, str]]:
+    """Every named size of every architecture, with what it comes to under the vocabulary of its defaults, heads left out."""
+    found = []
+    for kind in map(ARCHITECTURES.get, ARCHITECTURES.names()):
+        for name, settings in kind.PRESETS.items():
+            network = Network.planned(kind, kind.Config.read(dict(settings)), frozenset())
+            backbone, n = network.backbone, sum(p.numel() for p in network.parameters())
+            size = f"{len(backbone.blocks)} layers × {backbone.width}, {n / 1e6:,.1f} M parameters"
+            found.append({"kind": "presets", "name": name, "what": f"{kind.MODEL_TYPE}: {size}"})
+    return found

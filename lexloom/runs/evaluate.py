@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from lexloom import files
 from lexloom.console import Console
-from lexloom.errors import DataError, FormatError, LexloomError, nearest
+from lexloom.errors import ConfigError, DataError, FormatError, LexloomError
 from lexloom.hub.bundle import Bundle, load
 from lexloom.objectives.base import Vocabulary
-from lexloom.runs import labelled
+from lexloom.runs import labelled, measuring
+from lexloom.runs.evaluation import Evaluation, by_values, show
 from lexloom.runs.scores import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, Comparison, System, compare, confusion, examples
 from lexloom.tasks import metrics
 from lexloom.tasks.base import Task
@@ -46,58 +47,8 @@ __all__ = [
 
 BASELINES = "baselines"
 SEEN = "train-texts.bin"
-MAX_GROUPS = 50
-_OTHER = "(other)"
 _SEEN_LIMIT = 1 << 30
 _LEVELS = 3  # folders above a bundle in which its run's baseline may lie
-
-
-@dataclass
-class Evaluation:
-    """What `lexloom evaluate` says."""
-
-    bundle: str
-    file: str
-    task: str
-    n: int
-    columns: str
-    comparison: Comparison
-    groups: list[dict[str, Any]] = field(default_factory=list)
-    confusion: dict[str, Any] | None = None
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    bad: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def verdict(self) -> str:
-        """The first thing to read."""
-        return self.comparison.verdict
-
-    def __str__(self) -> str:
-        """The verdict, the scores and the notes, as lines."""
-        scores = [
-            f"{s['model']}: {s['metric']} {s['value']:.4f} (95 % interval {s['low']:.4f} to {s['high']:.4f}, n = {s['n']:,})"
-            for s in self.comparison.scores
-        ]
-        return "\n".join([self.verdict, *scores, *self.notes])
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "bundle": self.bundle,
-            "file": self.file,
-            "task": self.task,
-            "n": self.n,
-            "columns": self.columns,
-            "verdict": self.verdict,
-            "scores": self.comparison.scores,
-            "differences": self.comparison.differences,
-            "groups": self.groups,
-            "confusion": self.confusion,
-            "examples": self.examples,
-            "notes": self.notes,
-            "bad_rows": self.bad,
-        }
 
 
 @dataclass(frozen=True)
@@ -119,19 +70,24 @@ def evaluate(
     *,
     against: Path | str | Bundle | TfidfClassifier | None = None,
     by: str | None = None,
+    measure: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 1,
     resamples: int = RESAMPLES,
     strict: bool = False,
     max_bad_rows: int | None = None,
+    console: Console | None = None,
 ) -> Evaluation:
-    """Scores a bundle on labelled rows.
+    """Scores a bundle on labelled rows, or measures a language model on texts.
 
-    Beside it stand the most frequent label of its training rows and, where its run left one, the TF-IDF baseline.
+    Beside a task's scores stand the most frequent label of its training rows and, where its run left one, the TF-IDF baseline.
 
     Args:
         file: a file of rows, or the rows themselves.
         against: another bundle, to be compared on the same rows.
         by: a column; the first metric is also given for the rows of each of its values.
+        measure: what to measure a language model by (`lexloom list measures`); what fits the columns of the rows where None.
+        settings: of the measure.
         seed: draws the resamples and the examples.
         strict: stop at the first bad row; `max_bad_rows` at so many.
 
@@ -141,8 +97,16 @@ def evaluate(
     """
     first, second = _opened(bundle), _opened(against) if against is not None else None
     name, other = _names(bundle, against)
-    task = _task(first, name)
     found = _read(file, strict=strict, max_bad_rows=max_bad_rows)
+    if (kind := measuring.choose(measure, first, found.rows)) is not None:
+        is_file = kind.whole and isinstance(file, str | Path)
+        whole = measuring.whole_texts(found.path, strict=strict, max_bad_rows=max_bad_rows) if is_file else None
+        bundles = {name: first, **({other: second} if second is not None else {})}
+        options: dict[str, Any] = {"by": by, "seed": seed, "resamples": resamples, "console": console or Console()}
+        return measuring.measured(kind, settings or {}, _networks(bundles), whole or found, **options)
+    if settings:
+        raise ConfigError("settings are for measures of language models", got=", ".join(settings), hint="the task's stand in the bundle")
+    task = _task(first, name)
     rows, notes = _plain_rows(found.rows, _columns_of(first))
     gold = task.gold(rows.placed)
     answers = first.predict(rows.plain)
@@ -157,37 +121,18 @@ def evaluate(
         str(name), str(found.path), task.pipeline, len(gold), rows.columns.said(), comparison, notes=notes, bad=found.bad
     )
     if by is not None:
-        evaluation.groups = _groups(rows, by, gold, systems, task.statistics(), seed, resamples)
+        statistics = task.statistics()
+
+        def compared(places: list[int]) -> Comparison:
+            parts = [System(s.name, [[run[i] for i in places] for run in s.runs], s.note) for s in systems]
+            return compare([gold[i] for i in places], parts, statistics, seed=seed, resamples=resamples)
+
+        evaluation.groups = by_values(rows.original, by, compared)
     if task.labels:
         decided = task.decided(answers)
         evaluation.confusion = confusion(gold, decided, task.labels)
         evaluation.examples = examples(_shown(rows), gold, answers, seed=seed)
     return evaluation
-
-
-def show(evaluation: Evaluation, console: Console) -> None:
-    """Prints an evaluation: the verdict, tables, and notes on stderr; under --json one object."""
-    if console.json:
-        console.result(evaluation.plain())
-        return
-    for note in evaluation.notes:
-        console.warn(note)
-    if evaluation.bad.get("total"):
-        console.warn(f"{evaluation.bad['total']:,} bad rows were left out: {', '.join(evaluation.bad['first'][:3])}")
-    console.result(evaluation.verdict, evaluation.verdict + "\n")
-    ends = {"value": "value", "low": "95 % from", "high": "to", "n": "n"}
-    comparison = evaluation.comparison
-    console.table({"model": "model", "metric": "metric", **ends, "note": ""}, comparison.scores)
-    if comparison.differences:
-        console.result("", "")
-        console.table(
-            {"a": "model", "b": "minus", "metric": "metric", **ends}, comparison.differences, title="Differences on the same rows"
-        )
-    if evaluation.groups:
-        column = evaluation.groups[0]["column"]
-        console.result("", "")
-        rows = [{"group": group["group"], **score} for group in evaluation.groups for score in group["scores"]]
-        console.table({"group": column, "model": "model", "metric": "metric", **ends}, rows, title=f"By {column}")
 
 
 def score_bundle(bundle: Bundle | TfidfClassifier, rows: Sequence[Any], name: str) -> System:
@@ -242,6 +187,13 @@ def _digests(texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[n
 
 def _opened(bundle: Path | str | Bundle | TfidfClassifier) -> Bundle | TfidfClassifier:
     return load(bundle) if isinstance(bundle, str | Path) else bundle
+
+
+def _networks(bundles: Mapping[str, Bundle | TfidfClassifier]) -> dict[str, Bundle]:
+    for name, bundle in bundles.items():
+        if not isinstance(bundle, Bundle):
+            raise LexloomError(f"{name} is no language model", got="a TF-IDF classifier")
+    return dict(bundles)  # type: ignore[arg-type]
 
 
 def _names(bundle: Any, against: Any) -> tuple[str, str]:
@@ -352,29 +304,6 @@ def _overlap(folder: Path | None, rows: _Rows) -> list[str]:
             n = int(np.isin(_digests(texts, pairs), seen).sum())
             return [f"{n:,} of {len(texts):,} rows stand word for word in the training rows: the scores may flatter"] if n else []
     return []
-
-
-def _groups(
-    rows: _Rows, by: str, gold: Sequence[Any], systems: Sequence[System], statistics: metrics.Statistics, seed: int, resamples: int
-) -> list[dict[str, Any]]:
-    names = list(dict.fromkeys(name for row in rows.original for name in row))
-    if by not in names:
-        guess = nearest(by, names)
-        hint = f"did you mean {guess!r}?" if guess else None
-        raise DataError(f"there is no column {by!r} to group by", expected="one of: " + ", ".join(names[:50]), hint=hint)
-    values = ["(none)" if row.get(by) is None else str(row[by])[:200] for row in rows.original]
-    counts = Counter(values)
-    shown = [value for value, _ in counts.most_common(MAX_GROUPS)]
-    values = [value if value in set(shown) else _OTHER for value in values]
-    found = []
-    for group in [*shown, *([_OTHER] if len(counts) > MAX_GROUPS else [])]:
-        places = [i for i, value in enumerate(values) if value == group]
-        parts = [System(s.name, [[run[i] for i in places] for run in s.runs], s.note) for s in systems]
-        scores = compare([gold[i] for i in places], parts, statistics, seed=seed, resamples=resamples).scores
-        found.append(
-            {"column": by, "group": group, "n": len(places), "scores": [s for s in scores if s["metric"] == statistics.metrics[0]]}
-        )
-    return found
 
 
 def _shown(rows: _Rows) -> list[str]:

@@ -148,17 +148,35 @@ def finetune(
     return Run(plan, out, console or Console(), flat="finetune/task", rechoose=rechoose).execute()
 
 
-def evaluate(bundle: Path | str, data: Path | str | Rows, *, against: Path | str | None = None, by: str | None = None) -> Evaluation:
+def evaluate(
+    bundle: Path | str,
+    data: Path | str | Rows,
+    *,
+    against: Path | str | None = None,
+    by: str | None = None,
+    measure: str | None = None,
+    console: Console | None = None,
+    **settings: Any,
+) -> Evaluation:
     """Scores a bundle on labelled rows: n, metrics with 95 % bootstrap intervals, baselines, and the difference to another bundle.
+
+    A model that was pre-trained and not fine-tuned is measured as it is: by how well it predicts texts, or by minimal pairs.
+
+    Args:
+        measure: `language-model`, `minimal-pairs`, `cloze`; what fits the columns of the rows where None.
+        settings: of the measure, such as `stride=128`.
 
     Example:
         >>> print(lexloom.evaluate("runs/topics/bundle", "test.jsonl"))
+        >>> print(lexloom.evaluate("runs/gpt/pretrain/bundle", "blimp.jsonl", by="UID"))
     """
     from lexloom.runs import evaluate as evaluating
 
+    other = Path(against) if against is not None else None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(_file(data, "rows", Path(folder)))
-        return evaluating.evaluate(Path(bundle), file, against=Path(against) if against is not None else None, by=by)
+        options: dict[str, Any] = {"by": by, "measure": measure, "settings": settings, "console": console}
+        return evaluating.evaluate(Path(bundle), file, against=other, **options)
 
 
 def predict(bundle: Path | str | Bundle, texts: Any = None, **options: Any) -> list[Any]:
@@ -229,24 +247,29 @@ def report(run: Path | str) -> Path:
 
 
 def components(kind: str | None = None) -> list[dict[str, str]]:
-    """What recipes can name, with the first line of its documentation; read without importing any of it.
+    """What recipes and verbs can name, with the first line of its documentation; read without importing any of it, but for `presets`.
 
     Args:
-        kind: `models`, `objectives`, `tasks`, or all where None.
+        kind: `models`, `objectives`, `tasks`, `measures`, `presets` (named sizes of models), or all but the last where None.
     """
     from lexloom.errors import unknown
-    from lexloom.runs.recipe import KINDS, registries
+    from lexloom.registry import Registry
+    from lexloom.runs.recipe import registries
 
-    named = {"models": "architecture", "objectives": "objective", "tasks": "task"}
-    if kind is not None and kind not in named:
-        raise unknown("kind of component", kind, named)
     found = registries()
-    assert set(found) == set(KINDS)
+    named = {"models": found["architecture"], "objectives": found["objective"], "tasks": found["task"]}
+    named["measures"] = Registry("measure", "MEASURES", "lexloom.tasks.measures")
+    if kind == "presets":
+        from lexloom.runs.components import presets
+
+        return presets()
+    if kind is not None and kind not in named:
+        raise unknown("kind of component", kind, [*named, "presets"])
     return [
         {"kind": plural, "name": name, "what": entry.summary}
-        for plural, one in named.items()
+        for plural, registry in named.items()
         if kind in (None, plural)
-        for name, entry in sorted(found[one].found().items())
+        for name, entry in sorted(registry.found().items())
     ]
 
 

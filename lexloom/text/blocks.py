@@ -122,60 +122,40 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
     mark = separator(split, config)
     places = zip(*(arrays[name][ids].tolist() for name in ("document", "offset", "length")), strict=True)
     made = [_block(split, document, offset, length, mark) for document, offset, length in places]
-    tokens, numbers = Ragged.of([values for values, _, _ in made]), Ragged.of([numbers for _, numbers, _ in made]).values
-    continues = _continues(split, Ragged.of([taken for _, _, taken in made]).values)
+    tokens, numbers, taken = (Ragged.of([one[i] for one in made]) for i in range(3))
+    columns = _told(split, config, taken.values)
     values: npt.NDArray[Any] = tokens.values
-    sizes, special, marks = tokens.lengths, numbers < 0, np.abs(numbers) - 1
+    sizes, special, documents = tokens.lengths, numbers.values < 0, np.abs(numbers.values) - 1
     if config.specials:
         row = split.templates["single"].compose(tokens)
         values, sizes, special = row.input_ids, row.lengths, row.sequence < 0
-        marks = _carried(np.abs(numbers) - 1, special, sizes)
-        if continues is not None:
-            whole = np.zeros(len(special), dtype=np.bool_)
-            whole[~special] = continues
-            continues = whole
-        special[~special] = numbers < 0
+        documents = _carried(documents, special, sizes)
+        columns = {name: _spread(column, ~special) for name, column in columns.items()} | {"token_type_ids": row.token_type_ids}
+        special[~special] = numbers.values < 0
+    if config.documents == "joined":
+        columns["documents"] = documents
+    columns |= {"input_ids": values, "special": special}
+    spans = zip(ids.tolist(), Ragged(values, sizes).spans(), strict=True)
+    return [{"id": place, **{name: column[a:b] for name, column in columns.items()}} for place, (a, b) in spans]
+
+
+def _told(split: Split, config: PackingConfig, places: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    """What is known of tokens by their places in the split, -1 at separators: `continues`, whether one goes on with a word, where words are
+    marked; `sentences`, the number of its sentence in the split, where borders are asked for.
+    """
+    at, found = np.maximum(places, 0), dict[str, npt.NDArray[Any]]()
+    if (continues := split.continues(at)) is not None:
+        found["continues"] = continues & (places >= 0)
     if config.borders:
-        sentences = np.zeros(len(values), dtype=np.int64)
-        sentences[row.sequence >= 0 if config.specials else slice(None)] = _sentences(split, config, arrays, ids)
-    found = []
-    for place, (start, end) in zip(ids.tolist(), Ragged(values, sizes).spans(), strict=True):
-        one: dict[str, Any] = {"id": place, "input_ids": values[start:end], "special": special[start:end]}
-        if config.specials:
-            one["token_type_ids"] = row.token_type_ids[start:end]
-        if config.documents == "joined":
-            one["documents"] = marks[start:end]
-        if config.borders:
-            one["sentences"] = sentences[start:end]
-        if continues is not None:
-            one["continues"] = continues[start:end]
-        found.append(one)
+        found["sentences"] = np.searchsorted(split.sentence_ends, at.astype(split.sentence_ends.dtype), side="right")
     return found
 
 
-def _sentences(
-    split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[Any]], ids: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """The number of the sentence, counted over the split, of each token of some blocks; separators have any."""
-    mark, found = separator(split, config), []
-    for document, offset, left in zip(*(arrays[name][ids].tolist() for name in ("document", "offset", "length")), strict=True):
-        while left > 0:
-            start, end = split.span(document)
-            take = min(left, max(end - start - offset, 0))
-            found.append(np.arange(start + offset, start + offset + take))
-            left -= take
-            if left > 0 and mark is not None:
-                found.append(np.array([end - 1]))
-                left -= 1
-            document, offset = document + 1, 0
-    places = np.concatenate(found) if found else np.zeros(0, np.int64)
-    return np.searchsorted(split.sentence_ends, places.astype(split.sentence_ends.dtype), side="right")
-
-
-def _continues(split: Split, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
-    """Which tokens go on with a word, at their places in the split; separators, at -1, do not."""
-    found = split.continues(np.maximum(places, 0))
-    return None if found is None else found & (places >= 0)
+def _spread(column: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Puts the values in order to these places, and nothing to the others."""
+    found = np.zeros(len(where), dtype=column.dtype)
+    found[where] = column
+    return found
 
 
 def _carried(numbers: npt.NDArray[Any], special: npt.NDArray[np.bool_], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

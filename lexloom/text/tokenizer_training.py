@@ -103,6 +103,8 @@ class TokenizerConfig(Config):
     def roles(self) -> dict[str, str]:
         """Role -> special token, in the order of their ids."""
         roles = dict(_ROBERTA if self.kind in FAITHFUL else _ENCODER) | {str(role): token for role, token in self.special_tokens.items()}
+        if self.shape == "none" and "bos" in roles and "bos" not in self.special_tokens:
+            roles["bos"] = roles["eos"]  # a decoder's text begins after the end of another, as in GPT-2: no other token has stood there
         if (empty := [role for role, token in roles.items() if not token.strip()]) or not all(map(str.strip, self.extra_tokens)):
             raise ConfigError("a special token is empty", where="tokenizer.special_tokens", got=", ".join(empty) or "extra_tokens")
         return roles
