@@ -29,8 +29,8 @@ Row = Mapping[str, Any]
 class Vocabulary:
     """What an objective knows of a tokenizer: the size, the ids of special tokens by role, and what stands at padding.
 
-    `end` is the token that ends a document where a text has no special tokens around it; `characters` the symbols of a word where rows have
-    them, else 0; `sentinels` stand for spans, in T5's order; `closes` says whether a special token stands at the end of a text.
+    `end` is the token that ends a document where a text has no special tokens around it; `sentinels` stand for spans, in T5's order;
+    `closes` says whether a special token stands at the end of a text; `characters` is the symbols of a word where rows have them, else 0.
     """
 
     size: int
@@ -38,9 +38,9 @@ class Vocabulary:
     special: frozenset[int]
     fills: Mapping[str, int]
     end: int | None = None
-    characters: int = 0
     sentinels: tuple[int, ...] = ()
     closes: bool = True
+    characters: int = 0
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
@@ -51,9 +51,9 @@ class Vocabulary:
             frozenset(tokenizer.special_ids),
             tokenizer.fills,
             tokenizer.eos_id,
-            tokenizer.characters,
             tokenizer.sentinels,
             tokenizer.templates[0].items[-1][0] >= 0,
+            tokenizer.characters,
         )
 
 

@@ -128,7 +128,7 @@ def _made_up(vocabulary_size: int, plan: Plan) -> Vocabulary:
     end = 0 if made is None or "eos" in made.roles() else None
     characters = (made.characters or 0) if made is not None else 0
     fills = {"input_ids": 0, "token_type_ids": 0, **({"characters": 0} if characters else {})}
-    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), fills, end, characters)
+    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), fills, end, characters=characters)
 
 
 def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text | None:
