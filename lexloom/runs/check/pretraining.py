@@ -119,7 +119,9 @@ def _made_up(vocabulary_size: int, plan: Plan) -> Vocabulary:
     """What the tokenizer that the recipe will train may look like."""
     special, made = range(min(5, vocabulary_size)), plan.recipe.tokenizer
     end = 0 if made is None or "eos" in made.roles() else None
-    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), {"input_ids": 0, "token_type_ids": 0}, end)
+    sentinels, closes = tuple(range(made.sentinels)) if made is not None else (), made is None or made.shape != "none"
+    fills = {"input_ids": 0, "token_type_ids": 0}
+    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), fills, end, sentinels, closes)
 
 
 def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text | None:
