@@ -85,6 +85,8 @@ def attend(
     scores = (q.reshape(b, shared, -1, width) @ k.transpose(-1, -2)).view(b, h, t, -1)
     if bias is not None:
         scores = scores + bias
+    elif causal:
+        scores = scores + torch.full(scores.shape[-2:], MASKED, dtype=scores.dtype, device=scores.device).triu(1)
     shares = dropout(scores.softmax(-1), row_keys)
     return (shares.view(b, shared, -1, k.shape[2]) @ v).view(b, h, t, width)
 

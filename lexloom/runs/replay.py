@@ -28,7 +28,8 @@ from lexloom.train import checkpoint, log
 from lexloom.train.loop import StepInfo, summed
 
 COMPARED = ("loss", "parts", "learning_rate", "gradient_norm")
-FOLLOWS = ("the second text follows the first", "the second text is of another document")
+FOLLOWS = ("the second text follows the first", "the second text does not follow the first")
+LABELS = ("labels", "next_sentence_label", "sentence_order_label")
 
 
 def replay(
@@ -188,7 +189,7 @@ def explain(network: Network, objective: Objective, batch: Batch, n: int) -> tup
                     row["masked"] = list(_masked(tensors, values, i))
     for i, row in enumerate(rows):
         row["length"] = int(tensors["attention_mask"][i].sum())
-        labels = [tensors[name] for name in ("labels", "next_sentence_label") if name in tensors and tensors[name].ndim == 1]
+        labels = [tensors[name] for name in LABELS if name in tensors and tensors[name].ndim == 1]
         row["label"] = int(labels[0][i]) if labels else None
     return rows, {part: float(total.detach()) for part, total in sums.items()}
 

@@ -75,7 +75,7 @@ class TokenizerConfig(Config):
     limit_alphabet: Count | None = None
     special_tokens: dict[Literal["pad", "unk", "cls", "sep", "mask", "bos", "eos"], str] = Field(default_factory=dict)
     extra_tokens: tuple[str, ...] = ()
-    sentinels: int = Field(0, ge=0, le=1000)
+    sentinels: int = Field(default=0, ge=0, le=1000)
     words: Path | None = None
     template: Literal["bert", "roberta", "none"] | None = None
     characters: Count | None = Field(None, ge=3, le=1000, exclude_if=lambda value: value is None)

@@ -42,3 +42,8 @@ def test_causal_without_a_bias_is_causal_by_a_bias(shared: int) -> None:
     assert (found - expected)[behind[:, None].expand(2, 4, 9)].abs().max() <= 1e-12
     plain = causal_bias(ids, None, q.dtype)
     assert plain is not None and torch.equal(plain, torch.full((9, 9), MASKED, dtype=q.dtype).triu(1))
+    with torch.no_grad():  # dropout's keys ask for attention written out, whether or not it is to be learned from
+        keyed = attend(q, k, v, None, OFF, torch.ones(2, 2, dtype=torch.int32), causal=True)
+    written = attend(q.requires_grad_(), k, v, None, OFF, None, causal=True)
+    for other in (keyed, written):
+        assert (other - expected)[behind[:, None].expand(2, 4, 9)].abs().max() <= 1e-12

@@ -127,8 +127,9 @@ def _made_up(vocabulary_size: int, plan: Plan) -> Vocabulary:
     special, made = range(min(5, vocabulary_size)), plan.recipe.tokenizer
     end = 0 if made is None or "eos" in made.roles() else None
     characters = (made.characters or 0) if made is not None else 0
+    sentinels, closes = tuple(range(made.sentinels)) if made is not None else (), made is None or made.shape != "none"
     fills = {"input_ids": 0, "token_type_ids": 0, **({"characters": 0} if characters else {})}
-    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), fills, end, characters=characters)
+    return Vocabulary(vocabulary_size, len(special) - 1, frozenset(special), fills, end, sentinels, closes, characters)
 
 
 def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text | None:
