@@ -148,7 +148,7 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
     return found
 
 
-def _continues(split: Split, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+def _continues(split: Split, places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_] | None:
     """Which tokens go on with a word, at their places in the split; separators, at -1, do not."""
     found = split.continues(np.maximum(places, 0))
     return None if found is None else found & (places >= 0)

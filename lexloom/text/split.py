@@ -1,4 +1,4 @@
-"""Splits: which documents train, which validate, which test. By document or by group, keyed, so that order plays no part; by date; by place."""
+"""Splits: which documents train, which validate, which test: by document or group, keyed, so that order plays no part; by date or place."""
 
 from __future__ import annotations
 
