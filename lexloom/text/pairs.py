@@ -240,8 +240,8 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
         continues = np.zeros(len(special), dtype=np.bool_)
         for sequence, places in enumerate((first, second)):
             continues[made.sequence == sequence] = split.continues(places.values)
-        for row, part in zip(found, Ragged(continues, made.lengths).rows(), strict=True):
-            row["continues"] = part
+        for row, end in zip(found, np.cumsum(made.lengths).tolist(), strict=True):
+            row["continues"] = continues[end - len(row["input_ids"]) : end]
     return found
 
 

@@ -246,7 +246,7 @@ class Split:
         """Where documents `start` to `end` end, in tokens: (end - start,)."""
         return np.asarray(self.sentence_ends[np.asarray(self.document_ends[start:end], dtype=np.int64) - 1], dtype=np.int64)
 
-    def continues(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+    def continues(self, places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_] | None:
         """Whether the tokens at these places go on with the word of the token before them; None where words are not marked."""
         return None if self.words is None else np.asarray(self.words[places >> 3] >> (places & 7) & 1, dtype=np.bool_)
 
