@@ -139,7 +139,7 @@ def rows(split: Split, config: PackingConfig, arrays: Mapping[str, npt.NDArray[A
     return [{"id": place, **{name: column[a:b] for name, column in columns.items()}} for place, (a, b) in spans]
 
 
-def _told(split: Split, config: PackingConfig, places: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+def _told(split: Split, config: PackingConfig, places: npt.NDArray[np.integer[Any]]) -> dict[str, npt.NDArray[Any]]:
     """What is known of tokens by their places in the split, -1 at separators: `continues`, whether one goes on with a word, where words are
     marked; `sentences`, the number of its sentence in the split, where borders are asked for.
     """
