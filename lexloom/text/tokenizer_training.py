@@ -70,7 +70,7 @@ class TokenizerConfig(Config):
     extra_tokens: tuple[str, ...] = ()
     words: Path | None = None
     template: Literal["bert", "roberta", "none"] | None = None
-    characters: Count | None = Field(None, ge=3, le=1000, exclude_if=lambda value: value is None)
+    characters: Count | None = Field(default=None, ge=3, le=1000, exclude_if=lambda value: value is None)
 
     @property
     def lowercases(self) -> bool:
