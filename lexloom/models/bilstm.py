@@ -20,6 +20,7 @@ from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output
 from lexloom.nn.characters import CharacterCNN, distinct, everywhere, symbols_of
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.eager import eager
 from lexloom.nn.recurrent import LSTM
 from lexloom.text.spelling import SYMBOLS
 
@@ -142,7 +143,7 @@ class BiLSTM(Architecture):
             pooled = x.masked_fill(~kept[..., None], least).amax(1) * kept.any(1, keepdim=True)
         return Output(x, pooled, tuple(states) if layers else None)
 
-    @torch.compiler.disable  # the number of different words is another in each batch
+    @eager  # the number of different words is another in each batch
     def _spelt(self, symbols: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, filters), each different word read once."""
         assert self.characters is not None

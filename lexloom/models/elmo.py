@@ -21,6 +21,7 @@ from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output
 from lexloom.nn.characters import CharacterCNN, Highway, distinct, everywhere, symbols_of
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.eager import eager
 from lexloom.nn.mix import LayerMix
 from lexloom.nn.recurrent import LSTM
 from lexloom.nn.softmax import AdaptiveSoftmax, cutoffs
@@ -212,7 +213,7 @@ class Elmo(Architecture):
             pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
         return Output(hidden, pooled, tuple(states) if layers else None, forward, backward)
 
-    @torch.compiler.disable  # the number of different words is another in each batch
+    @eager  # the number of different words is another in each batch
     def _words(self, symbols: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, P), each different word read once."""
         words, place = distinct(symbols.flatten(0, 1))

@@ -8,7 +8,8 @@ Letters: N words, C symbols a word, E width of a symbol, F filters, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +71,9 @@ class CharacterCNN(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         # One product for all filters: the short ones read zeros where the widest still reads symbols.
         room = self.widest * self.symbols.embedding_dim
-        weight = torch.cat([F.pad(kind.weight, (0, room - kind.weight.shape[1])) for kind in self.filters])  # type: ignore[operator]
-        bias = torch.cat([kind.bias for kind in self.filters])  # type: ignore[misc]
+        kinds = list(cast(Iterable[nn.Linear], self.filters))
+        weight = torch.cat([F.pad(kind.weight, (0, room - kind.in_features)) for kind in kinds])
+        bias = torch.cat([kind.bias for kind in kinds])
         return torch.cat([F.relu(self._most(band, weight) + bias) for band in _bands(words)])
 
     def _most(self, words: Tensor, weight: Tensor) -> Tensor:

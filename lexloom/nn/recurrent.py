@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lexloom.nn.eager import eager
+
 ONE_PASS_FROM = 1 << 13  # gates of a batch from which the kernel is worth its compiler
 
 
@@ -34,7 +36,7 @@ class LSTM(nn.Module):
         self.recurrent = nn.Linear(projected or cells, 4 * cells, bias=False)
         self.projection = nn.Linear(cells, projected, bias=False) if projected else None
 
-    @torch.compiler.disable  # a compiler would write out every step
+    @eager  # a compiler would write out every step
     def forward(self, x: Tensor, kept: Tensor, *, backwards: bool = False) -> Tensor:
         """(B, T, I), and (B, T) bool where there is text -> (B, T, P): h_t of x_1 … x_t, or of x_t … x_T where `backwards`."""
         gates, kept = self.input(x.transpose(0, 1).contiguous()), kept.t().contiguous()

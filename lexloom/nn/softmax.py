@@ -9,14 +9,16 @@ Letters: N tokens, D width, V words, S words of the short list, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexloom.nn.cross_entropy import summed_cross_entropy
+from lexloom.nn.eager import eager
 
 FULL_TO = 10_000
 """Words up to which a full softmax is as quick."""
@@ -61,7 +63,7 @@ class AdaptiveSoftmax(nn.Module):
         tails = [head[..., short + k : short + k + 1] + cluster(states).log_softmax(-1) for k, cluster in enumerate(self.clusters)]
         return torch.cat([head[..., :short], *tails], dim=-1)
 
-    @torch.compiler.disable  # how many tokens stand in a cluster differs from batch to batch
+    @eager  # how many tokens stand in a cluster differs from batch to batch
     def loss(self, states: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Σ weights · -log p(label): the scores of all tokens never stand in memory together.
 
@@ -75,7 +77,7 @@ class AdaptiveSoftmax(nn.Module):
         for k, begin in enumerate(self.borders[:-1]):
             in_head[labels >= begin] = self.borders[0] + k
         total = summed_cross_entropy(states, self.head.weight, self.head.bias, in_head, weights)
-        for cluster, (begin, end) in zip(self.clusters, pairwise(self.borders), strict=True):
+        for cluster, (begin, end) in zip(cast(Iterable[Cluster], self.clusters), pairwise(self.borders), strict=True):
             rows = _within(labels, weights, begin, end)
             narrow = F.linear(states.index_select(0, rows), cluster.down.weight)
             total = total + summed_cross_entropy(narrow, cluster.words.weight, cluster.words.bias, labels[rows] - begin, weights[rows])

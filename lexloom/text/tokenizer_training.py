@@ -78,7 +78,7 @@ class TokenizerConfig(Config):
     sentinels: int = Field(default=0, ge=0, le=1000)
     words: Path | None = None
     template: Literal["bert", "roberta", "none"] | None = None
-    characters: Count | None = Field(None, ge=3, le=1000, exclude_if=lambda value: value is None)
+    characters: Count | None = Field(default=None, ge=3, le=1000, exclude_if=lambda value: value is None)
 
     @property
     def lowercases(self) -> bool:

@@ -23,7 +23,7 @@ finetune:
     task: text-classification
     model: MODEL
     data: {train: rows.jsonl, validation: rows.jsonl, test: rows.jsonl}
-    train: {epochs: 6, batch_rows: 16, learning_rate: 1e-2, seeds: 2, checkpoints: 9}
+    train: {epochs: 12, batch_rows: 16, learning_rate: 1e-2, seeds: 2, checkpoints: 9}
     baselines: [majority, from-scratch]
 """
 MODELS = {

@@ -117,7 +117,7 @@ def new_start(plan: Plan, kind: type[Architecture], model: Mapping[str, Any], le
     tokenizer = Tokenizer.load(run / "tokenizer") if (run / "tokenizer" / "tokenizer.json").is_file() else None
     size = len(tokenizer) if tokenizer is not None else plan.recipe.tokenizer.vocab_size if plan.recipe.tokenizer else 0
     ids = tokenizer.ids if tokenizer is not None else {}
-    config = kind.Config.read(kind.fitted(model, length=length, vocabulary=size, ids=ids))
+    config: Any = kind.Config.read(kind.fitted(model, length=length, vocabulary=size, ids=ids))
     words = Vocabulary.of(tokenizer) if tokenizer is not None else _made_up(config.vocab_size, plan)
     return Start(kind, config, tokenizer, length, words)
 
