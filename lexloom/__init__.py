@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lexloom.batch import Batch
     from lexloom.hub.bundle import load
-    from lexloom.runs.verbs import check, components, demo, evaluate, finetune, predict, prepare, pretrain, replay, report, run, verify
+    from lexloom.runs.verbs import (
+        check,
+        components,
+        demo,
+        evaluate,
+        finetune,
+        import_model,
+        predict,
+        prepare,
+        pretrain,
+        replay,
+        report,
+        run,
+        verify,
+    )
     from lexloom.runs.verbs import tokenizer as train_tokenizer
 
 __version__ = "0.1.0"
@@ -20,7 +34,8 @@ _PLACES = {
     "load": ("lexloom.hub.bundle", "load"),
     "train_tokenizer": (_VERBS, "tokenizer"),
     **{
-        verb: (_VERBS, verb) for verb in "check components demo evaluate finetune predict prepare pretrain replay report run verify".split()
+        verb: (_VERBS, verb)
+        for verb in "check components demo evaluate finetune import_model predict prepare pretrain replay report run verify".split()
     },
 }
 
@@ -32,6 +47,7 @@ __all__ = [
     "demo",
     "evaluate",
     "finetune",
+    "import_model",
     "load",
     "predict",
     "prepare",

@@ -195,6 +195,21 @@ def evaluate(
     show(verbs.evaluate(bundle, data, against=against, by=by, measure=measure, console=console, **_block(set_)), console)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A model folder of another tool, or the file of weights in one.")],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Make a bundle of pickled weights or other tensor names; a pickle is opened in a process that can do nothing else."""
+    from lexloom.runs import verbs
+
+    found = verbs.import_model(source, out)
+    _console(quiet, verbose, json).result(found.plain(), str(found))
+
+
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle.")],

@@ -16,9 +16,10 @@ from torch import Tensor
 import lexloom
 from lexloom import compute, files
 from lexloom.errors import FormatError, LexloomError, WeightsError, unknown
-from lexloom.hub import card, weights
+from lexloom.hub import card, features, weights
+from lexloom.hub.features import Features
 from lexloom.hub.pooling import Pooling
-from lexloom.models.base import ARCHITECTURES, Architecture, Network
+from lexloom.models.base import ARCHITECTURES, Architecture, Network, Output
 from lexloom.models.decoder import WRITING, special_ids
 from lexloom.nn.decoding import GenerationConfig
 from lexloom.objectives.base import Vocabulary
@@ -77,11 +78,14 @@ class Bundle:
         return min([limit for limit in [*limits, self.pooling.max_length if self.pooling else None] if limit])
 
     @classmethod
-    def load(cls, folder: Path | str, *, roles: frozenset[str] | None = None, seed: int = 0) -> Bundle:
+    def load(
+        cls, folder: Path | str, *, roles: frozenset[str] | None = None, seed: int = 0, tensors: Mapping[str, Tensor] | None = None
+    ) -> Bundle:
         """Opens a folder that lexloom, `transformers` or `sentence-transformers` saved.
 
         Args:
             roles: heads to build in the place of those that `architectures` names; new ones are drawn from `seed`.
+            tensors: weights under their names on disk, all of them, in the place of the folder's.
 
         Raises:
             WeightsError: no such folder, an architecture lexloom does not have, or weights that do not fit.
@@ -95,7 +99,8 @@ class Bundle:
         labels = _labels(settings)
         wanted = _roles(kind, settings) if roles is None else roles
         network = Network.build(kind, config, wanted, labels=len(labels) or 2)
-        loaded = weights.load_into(network, weights.read_tensors(folder), where=str(folder), seed=seed if roles is not None else None)
+        drawn = seed if roles is not None and tensors is None else None
+        loaded = weights.load_into(network, weights.read_tensors(folder) if tensors is None else tensors, where=str(folder), seed=drawn)
         tokenizer = Tokenizer.load(folder)
         _check_fit(network, tokenizer, folder)
         task = _task(own, wanted, labels, tokenizer)
@@ -186,17 +191,48 @@ class Bundle:
                 raise unknown(f"option of {self.task.pipeline}", name, takes)
         return self.task.predict(self._answering(), self.tokenizer, rows, max_length=self.max_length, **options)
 
-    def embed(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> np.ndarray:
+    def embed(self, texts: Sequence[str], *, layer: int | None = None, batch_tokens: int = 4096) -> np.ndarray:
         """One vector a text: (N, D) float32, pooled as the folder's files say, else the mean over the tokens.
 
         Texts beyond `max_length` tokens are cut.
+
+        Args:
+            layer: whose states are pooled, counted as in the `hidden_states` of `transformers`: 0 the embeddings, -1 (and None) the last.
+
+        Raises:
+            ConfigError: there is no such layer.
         """
         if isinstance(texts, str):
             raise LexloomError("embed takes a list of texts", got=repr(texts)[:60])
         pooling = self.pooling or Pooling()
         rows = self.tokenizer.encode(list(texts), max_length=self.max_length)
-        found = run(self._answering(), rows, self.tokenizer.fills, pooling, batch_tokens=batch_tokens)
+        place = features.chosen(layer, self.network)[0] if layer is not None else None
+
+        def pooled(output: Output, batch: Mapping[str, Tensor]) -> Tensor:
+            return pooling(output if place is None else Output(features.states(output)[place]), batch)
+
+        found = run(self._answering(), rows, self.tokenizer.fills, pooled, batch_tokens=batch_tokens, layers=place is not None)
         return np.stack(found) if found else np.zeros((0, self.network.backbone.width), dtype=np.float32)
+
+    def features(
+        self, texts: Sequence[str | Sequence[str]], *, layers: int | Sequence[int] | str = -1, batch_tokens: int = 4096
+    ) -> list[Features]:
+        """The states of every token of each text, with its place in the text, and of every word.
+
+        Args:
+            texts: texts, or lists of words.
+            layers: one layer, several, or `all`, counted as in the `hidden_states` of `transformers`: 0 the embeddings, -1 the last.
+
+        Raises:
+            ConfigError: there is no such layer.
+            DataError: an entry is neither a text nor a list of words.
+
+        Example:
+            >>> bundle.features([["The", "cats", "sleep"]], layers=-2)[0].words("first").shape
+            (3, 768)
+        """
+        options: dict[str, Any] = {"layers": layers, "max_length": self.max_length, "batch_tokens": batch_tokens}
+        return features.made(self._answering(), self.tokenizer, texts, **options)
 
     def likelihood(self) -> Likelihood:
         """How sure the network is of the tokens of texts, by the head that it was pre-trained with.
@@ -260,6 +296,20 @@ def load(folder: Path | str) -> Bundle | TfidfClassifier:
     if settings.get("model_type") == TFIDF:
         return TfidfClassifier.load(folder)
     return Bundle.load(folder)
+
+
+def planned(folder: Path) -> dict[frozenset[str], Network]:
+    """Every network that `config.json` could mean, without storage, by the roles of its heads; the one that it names is the first.
+
+    Raises:
+        WeightsError: no such folder, or an architecture lexloom does not have.
+    """
+    settings = _settings(folder)
+    kind = _architecture(settings, folder)
+    config, labels = _split(kind, settings)[0], len(_labels(settings)) or 2
+    named = _roles(kind, settings)
+    order = [named, *sorted(set(kind.ROLES) - {named}, key=lambda roles: (-len(roles), sorted(roles)))]
+    return {roles: Network.planned(kind, config, roles, labels=labels) for roles in order}
 
 
 def as_rows(texts: Sequence[Any], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from lexloom.models.base import Network, Weight, initialize
 
 SINGLE, OWN = "model.safetensors", "lexloom.safetensors"
 """The file of the weights; the second is that of networks that `transformers` has not."""
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 SHARD_BYTES = 5_000_000_000
 
 
@@ -45,12 +46,21 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
     folder = Path(folder)
     found: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise FormatError("these weights cannot be read", got=str(error)[:200], where=str(path)) from None
+        found |= read_file(path)
     return found
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file.
+
+    Raises:
+        FormatError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FormatError("these weights cannot be read", got=str(error)[:200], where=str(path)) from None
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -63,8 +73,9 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     if (folder / single).is_file():
         return [folder / single]
-    pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
-    hint = f"{pickled[0]} is a pickle, which can run code: it is never opened" if pickled else "is this a model folder?"
+    pickled = next((name for name in sorted(p.name for p in folder.iterdir()) if name.endswith(PICKLED)), None) if folder.is_dir() else None
+    command = f"lexloom import {folder} --out BUNDLE"
+    hint = f"{pickled} is a pickle, which can run code: `{command}` reads it in a closed process" if pickled else "is this a model folder?"
     raise WeightsError(f"there is no {SINGLE}", where=str(folder), hint=hint)
 
 
@@ -99,6 +110,12 @@ def load_into(network: Network, tensors: Mapping[str, Tensor], *, where: str = "
     if report.missing and seed is not None:
         initialize(network, seed, only=report.missing)
     return report
+
+
+def lacking(network: Network, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names on disk that a network, which may be without storage, needs and that are not among the tensors, however they spell them."""
+    available = _own_spelling(network, tensors)
+    return [name for row in network.table() if not _is_tied(network, row) for name in row.theirs if name not in available]
 
 
 def _copy(target: Tensor, tensor: Tensor, name: str, row: Weight, where: str) -> None:

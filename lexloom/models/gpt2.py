@@ -158,6 +158,7 @@ class GPT2(Architecture):
         name: {"n_embd": d, "n_layer": n, "n_head": h}
         for name, n, d, h in (
             ("gpt-mini", 6, 384, 6),
+            ("distilgpt2", 6, 768, 12),
             ("gpt2-small", 12, 768, 12),
             ("gpt2-medium", 24, 1024, 16),
             ("gpt2-large", 36, 1280, 20),

@@ -14,6 +14,7 @@ from lexloom.console import Console
 
 if TYPE_CHECKING:
     from lexloom.hub.bundle import Bundle
+    from lexloom.hub.importing import Imported
     from lexloom.runs.check import Findings
     from lexloom.runs.evaluate import Evaluation
     from lexloom.runs.predict import Predicted
@@ -244,6 +245,22 @@ def report(run: Path | str) -> Path:
     from lexloom.runs.report import write_report
 
     return write_report(run)
+
+
+def import_model(source: Path | str, out: Path | str) -> Imported:
+    """Writes a bundle out of another tool's model folder, pickled weights and other names of tensors included.
+
+    A pickle is opened in a process of its own, with limits on memory and time, without network, programs or writing.
+
+    Args:
+        source: a folder with `config.json`, tokenizer files and weights, or the file of weights in it.
+
+    Example:
+        >>> print(lexloom.import_model("downloads/bert-legal", "bundles/bert-legal"))
+    """
+    from lexloom.hub.importing import import_folder
+
+    return import_folder(Path(source), Path(out))
 
 
 def components(kind: str | None = None) -> list[dict[str, str]]:

@@ -171,11 +171,13 @@ def run(
     answer: Callable[[Output, Mapping[str, Tensor]], Tensor | Sequence[Any]],
     *,
     batch_tokens: int = 4096,
+    layers: bool = False,
 ) -> list[Any]:
     """Runs token rows through a network in length buckets, and gives `answer`'s row for each, in their order.
 
     Args:
         answer: makes (B, …) out of the backbone's output and the batch, one entry a row; or a list of one thing a row.
+        layers: whether the output has every layer's states.
 
     Returns:
         one float32 array, or what stood in the list, a token row.
@@ -189,7 +191,7 @@ def run(
     for length, size, members in buckets(lengths, batch_tokens, edges=edges):
         batch = padded([rows[i] for i in members], fills, length=length, size=size)
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        answers = answer(network.backbone(batch), batch)
+        answers = answer(network.backbone(batch, layers=True) if layers else network.backbone(batch), batch)
         values = answers.float().cpu().numpy() if isinstance(answers, Tensor) else answers
         for i, value in zip(members, values, strict=False):
             found[i] = value

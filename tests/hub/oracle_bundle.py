@@ -55,6 +55,11 @@ def main(folders, texts):
             fill = pipeline("fill-mask", model=folder, tokenizer=tokenizer, device="cpu")
             short = [text for text in texts if 0 < len(text) < 100]  # it does not cut
             found[whole]["answers"] = [fill(f"{text} {tokenizer.mask_token}", top_k=3) for text in short]
+            inside = [
+                text.replace("*", tokenizer.mask_token) for text in ("the *", "the * sat", "the*sat", "*, the cat", "* and the * sat.")
+            ]
+            found[whole]["inside"] = [fill(text, top_k=3) for text in inside]
+            found[whole]["targets"] = fill(inside[1], targets=[" cat", " the"])
         if name == "causal":
             short = [text for text in texts if len(text) < 100]
             batch = tokenizer(short, padding=True, padding_side="left", return_tensors="pt")
@@ -75,9 +80,12 @@ def main(folders, texts):
                 if getattr(model.config, "is_encoder_decoder", False):
                     start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
                     batch["decoder_input_ids"] = shift_tokens_right(batch["input_ids"], pad, start)
-                states = model.eval()(**batch).last_hidden_state
+                output = model.eval()(**batch, output_hidden_states=True)
+            states = output.last_hidden_state
             mask = batch["attention_mask"][..., None]
             found[whole]["vectors"] = ((states * mask).sum(1) / mask.sum(1)).tolist()
+            found[whole]["layers"] = [((layer * mask).sum(1) / mask.sum(1)).tolist() for layer in output.hidden_states]
+            found[whole]["states"] = [layer[0].tolist() for layer in output.hidden_states]
     found["lexloom"] = "lexloom" in sys.modules
     print(json.dumps(found))
 

@@ -86,6 +86,21 @@ def test_masks_are_filled_as_the_pipeline_does(kind: str, folders: dict[str, Pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_masks_inside_a_text_too_and_the_texts_with_them_filled(kind: str, folders: dict[str, Path], oracle: dict[str, Any]) -> None:
+    opened, theirs = Bundle.load(folders[f"{kind} masked"]), oracle[f"{kind} masked"]
+    texts = ["the <mask>", "the <mask> sat", "the<mask>sat", "<mask>, the cat", "<mask> and the <mask> sat."]
+    ours = [*opened.predict(texts, top_k=3), *opened.predict(texts[1:2], targets=[" cat", " the"])]
+    flat = [one if isinstance(one[0], dict) else [entry for mask in one for entry in mask] for one in ours]
+    other = [
+        one if isinstance(one[0], dict) else [entry for mask in one for entry in mask] for one in [*theirs["inside"], theirs["targets"]]
+    ]
+    for mine, expected in zip(flat, other, strict=True):
+        for name in ("token", "token_str", "sequence"):
+            assert [entry[name] for entry in mine] == [entry[name] for entry in expected]
+        np.testing.assert_allclose([entry["score"] for entry in mine], [entry["score"] for entry in expected], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_embed_is_the_mean_of_the_states(kind: str, folders: dict[str, Path], oracle: dict[str, Any]) -> None:
     found = Bundle.load(folders[f"{kind} bare"]).embed(TEXTS)
     np.testing.assert_allclose(found, np.asarray(oracle[f"{kind} bare"]["vectors"]), atol=1e-5)
