@@ -93,19 +93,15 @@ def import_folder(source: Path, out: Path) -> Imported:
 
 
 def _tensors(folder: Path, paths: list[Path] | None) -> pickled.Unpickled:
-    if paths is None and _has_safetensors(folder):
+    if paths is None and weights.has_weights(folder):
         return pickled.Unpickled(weights.read_tensors(folder))
     if paths is not None and paths[0].suffix == ".safetensors":
         return pickled.Unpickled(weights.read_file(paths[0]))
     return pickled.unpickle(paths or pickled.weight_files(folder))
 
 
-def _has_safetensors(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (weights.SINGLE, weights.INDEX))
-
-
 def _paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors")) if _has_safetensors(folder) else pickled.weight_files(folder)
+    return sorted(folder.glob("*.safetensors")) if weights.has_weights(folder) else pickled.weight_files(folder)
 
 
 def _lost(name: str, was: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bool:

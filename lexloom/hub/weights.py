@@ -63,6 +63,11 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise FormatError("these weights cannot be read", got=str(error)[:200], where=str(path)) from None
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether there are weights that can be opened."""
+    return any((folder / name).is_file() for single in (SINGLE, OWN) for name in (single, _index(single)))
+
+
 def _weight_files(folder: Path) -> list[Path]:
     single = OWN if any((folder / name).is_file() for name in (OWN, _index(OWN))) else SINGLE
     if (path := folder / _index(single)).is_file():

@@ -84,8 +84,9 @@ def main(folders, texts):
             states = output.last_hidden_state
             mask = batch["attention_mask"][..., None]
             found[whole]["vectors"] = ((states * mask).sum(1) / mask.sum(1)).tolist()
-            found[whole]["layers"] = [((layer * mask).sum(1) / mask.sum(1)).tolist() for layer in output.hidden_states]
-            found[whole]["states"] = [layer[0].tolist() for layer in output.hidden_states]
+            layers = output.decoder_hidden_states if model.config.is_encoder_decoder else output.hidden_states
+            found[whole]["layers"] = [((layer * mask).sum(1) / mask.sum(1)).tolist() for layer in layers]
+            found[whole]["states"] = [layer[0].tolist() for layer in layers]
     found["lexloom"] = "lexloom" in sys.modules
     print(json.dumps(found))
 

@@ -18,7 +18,7 @@ from lexloom.models.decoder import CausalDecoder
 from lexloom.nn.decoding import Generated, GenerationConfig, Request, Scheduler, Trie, generate, stream
 from lexloom.nn.decoding.scheduler import draw
 
-DECODERS = [name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).ABILITIES == {"decoder"}]
+DECODERS = [name for name in ARCHITECTURES.names() if {"decoder"} == ARCHITECTURES.get(name).ABILITIES]
 decoders = pytest.mark.parametrize("name", DECODERS)
 V = 97
 
