@@ -96,7 +96,7 @@ def chosen(layers: Any, network: Network) -> list[int]:
     Raises:
         ConfigError: there is no such layer.
     """
-    n = len(network.backbone.blocks) + 1
+    n = network.backbone.depth + 1
     one = isinstance(layers, int | float) or layers is None
     wanted = range(n) if isinstance(layers, str) and layers == "all" else [layers] if one else layers
     if isinstance(wanted, str) or not all(isinstance(layer, int) and -n <= layer < n for layer in wanted):

@@ -166,6 +166,11 @@ class Architecture(nn.Module):
         """The longest input, in tokens, special ones included."""
         raise NotImplementedError
 
+    @property
+    def depth(self) -> int:
+        """Of how many layers `forward(layers=True)` gives the states, those of the embeddings not counted."""
+        return len(self.blocks)
+
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:
         """Whether the class in `transformers` for these roles holds the pooler."""

@@ -285,6 +285,11 @@ class Marian(Architecture):
         return float(self.config.init_std)
 
     @property
+    def depth(self) -> int:
+        """Of the decoder."""
+        return len(self.decoder)
+
+    @property
     def width(self) -> int:
         """D."""
         return int(self.config.d_model)

@@ -57,7 +57,7 @@ def close(ours: Any, theirs: Any) -> None:
 @kinds
 def test_every_layer_is_pooled_as_transformers_would(kind: str, bundles: dict[str, Bundle], oracle: dict[str, Any]) -> None:
     theirs = oracle[f"{kind} bare"]["layers"]
-    assert len(theirs) == len(bundles[kind].network.backbone.blocks) + 1
+    assert len(theirs) == bundles[kind].network.backbone.depth + 1
     for place, expected in enumerate(theirs):
         close(bundles[kind].embed(TEXTS, layer=place), expected)
         close(bundles[kind].embed(TEXTS, layer=place - len(theirs)), expected)
