@@ -17,6 +17,7 @@ from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.objectives.base import Objective, Vocabulary
 from lexloom.objectives.seq_to_seq import ROLE, SeqToSeq, SeqToSeqConfig
 from lexloom.objectives.together import Together
+from lexloom.train.step import Step
 from tests.parity.test_seq_to_seq import greedy
 
 V, END = 97, 2
@@ -125,3 +126,20 @@ def test_a_tiny_network_learns_it(name: str, task: str) -> None:
     written = greedy(model.eval(), {key: tensors[key] for key in ("input_ids", "attention_mask")}, 6).tolist()
     right = [ids[: len(row["target_ids"])] == row["target_ids"].tolist() for ids, row in zip(written, fresh, strict=True)]
     assert sum(right) >= 95
+
+
+@kinds
+@pytest.mark.slow
+def test_compiled_it_is_the_same(name: str) -> None:
+    made = objective(smoothing=0.1)
+    step, tensors = Step(network(name), made), batch(made).tensors
+    found = []
+    for run in (step, torch.compile(step, dynamic=False)):
+        step.zero_grad()
+        sums = run(tensors)
+        sums[ROLE].backward()
+        gradients = [parameter.grad.flatten() for parameter in step.parameters() if parameter.grad is not None]
+        found.append((torch.stack([value.detach() for value in sums.values()]), torch.cat(gradients)))
+    (losses, gradient), (other, another) = found
+    torch.testing.assert_close(losses, other, rtol=1e-5, atol=1e-5)
+    assert (gradient - another).norm() <= 1e-5 * gradient.norm()

@@ -344,7 +344,7 @@ def test_mistakes_of_a_recipe_are_all_told(tmp_path: Path) -> None:
     found = looked(path)
     assert found.exit_code == 2 and len(found.errors) == 2 and all(f"{path}:" in finding.place for finding in found.errors)
     assert {str(finding.do) for finding in found.errors} == {"did you mean 'seeds'?", "did you mean 'batch_tokens'?"}
-    path.write_text(RECIPE.format(amount="tokens: 40k").replace("[texts/]", "[text/]").replace("kind: bert,", "kind: bart,"))
+    path.write_text(RECIPE.format(amount="tokens: 40k").replace("[texts/]", "[text/]").replace("kind: bert,", "kind: brat,"))
     assert len(looked(path).errors) == 2
 
 
