@@ -76,7 +76,7 @@ def read(texts: Sequence[str | Sequence[str]]) -> tuple[list[str], list[Spans]]:
     """
     if isinstance(texts, str):
         raise DataError("features are made of a list of texts", got=repr(texts)[:60], hint="put it in brackets: [text]")
-    found, spans = [], []
+    found, spans = list[str](), list[Spans]()
     for i, text in enumerate(texts):
         words = [text] if isinstance(text, str) or text is None else list(text)
         if not all(isinstance(word, str) for word in words):

@@ -94,19 +94,22 @@ def google(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found | {"global_step": torch.tensor(7)}
 
 
+def twice(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With the tied matrix under both of its names, as older files have it."""
+    return {**tensors, "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"]}
+
+
 NAMES: dict[str, Callable[[dict[str, Tensor]], Any]] = {
-    "as they are": dict,
     "old endings": old,
     "no prefix": lambda ts: {n.removeprefix("bert."): t for n, t in ts.items()},
     "DDP and compile": lambda ts: {f"module._orig_mod.{n}": t for n, t in ts.items()},
     "a training script": lambda ts: {
         "epoch": 3,
         "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}},
-        "model": {f"model.{n}": t for n, t in ts.items()},
+        "model": {f"model.{n}": t for n, t in twice(ts).items()},
     },
     "the original BERT": google,
     "half precision": lambda ts: {n: t.half() for n, t in ts.items()},
-    "tied twice": lambda ts: {**ts, "cls.predictions.decoder.weight": ts["bert.embeddings.word_embeddings.weight"]},
 }
 
 
@@ -114,13 +117,13 @@ NAMES: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 def test_whatever_the_names_the_bundle_answers_the_same(names: str, words: Tokenizer, tmp_path: Path) -> None:
     made = bundle(words)
     tensors = weights.to_disk(made.network)
-    write = pickled if names in ("as they are", "a training script", "tied twice") else spelled
+    write = pickled if names == "a training script" else spelled
     found = import_folder(write(made, tmp_path / "in", NAMES[names](tensors)), tmp_path / "out")
     opened = load(tmp_path / "out")
     tolerance = 2e-2 if names == "half precision" else 1e-6
     np.testing.assert_allclose(states(opened), states(made), atol=tolerance)
     assert opened.network.roles == made.network.roles and found.opens_as == "BertForPreTraining"
-    assert (found.used, found.missing) == (len(tensors) + (names == "tied twice"), [])
+    assert (found.used, found.missing) == (len(tensors) + (names == "a training script"), [])
     assert files.verify(tmp_path / "out") and opened.about["imported"]["from"] == "in"
     told = {
         "a training script": ["epoch", "optimizer"],
@@ -388,7 +391,7 @@ def test_a_link_to_a_plain_file_is_followed_and_others_folders_are_left_alone(wo
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/one.txt").write_text("dear")
     with pytest.raises(LexloomError, match="did not write"):
-        import_folder(folder, tmp_path / "letters")
+        import_folder(made.save(tmp_path / "safe"), tmp_path / "letters")
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["one.txt"]
     np.testing.assert_allclose(states(load(Path(import_folder(folder, tmp_path / "out").bundle))), states(made), atol=1e-6)
 
