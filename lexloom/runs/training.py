@@ -200,6 +200,8 @@ class Training:
                     self.console.say(f"{self.title}: no better evaluation in {self.config.patience} tries, stopped at step {info.step:,}")
                     break
             log.draw()
+        # The last save does this; but one that was killed just before does not, and there is none after it.
+        checkpoint.prune(self.folder / "checkpoints", self.optimizer.steps, self.config.checkpoints)
         self.held.gather()
         if stop.number is not None:
             raise self._interrupted(self.optimizer.steps, stop.number)

@@ -119,7 +119,7 @@ def writing(
         raise DiskFullError(what, free=files.free(folder), needed=needed, where=str(folder)) from error
     if best is not None:
         best.weights = None
-    _prune(folder, step, keep)
+    prune(folder, step, keep)
 
 
 def size(optimizer: Resumable, state: Mapping[str, Any], best: Best | None = None) -> int:
@@ -190,7 +190,8 @@ def _sound(path: Path) -> bool:
     return True
 
 
-def _prune(folder: Path, step: int, keep: int) -> None:
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Leaves the `keep` newest checkpoints up to `step`, and the best weights that they name; nothing else."""
     kept = [path for number, path in whole(folder) if number <= step][-max(1, keep) :]
     named = {(files.read_manifest(path) or {}).get("best") for path in kept}
     for _, path in _there(folder, "step"):

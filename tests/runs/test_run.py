@@ -86,6 +86,20 @@ def test_the_kept_recipe_is_the_recipe(done: Path) -> None:
     assert recipe.read(done / "recipe.yaml").recipe.name == "tiny"
 
 
+def test_what_a_save_was_to_remove_when_it_was_killed_goes_all_the_same(done: Path, tmp_path: Path) -> None:
+    """The last save had written its checkpoint: the run that goes on makes none."""
+    run = Path(shutil.copytree(done, tmp_path / "run"))
+    checkpoints = run / "pretrain" / "checkpoints"
+    before = sorted(path.name for path in checkpoints.iterdir())
+    for name in ("step-000000003", "best-000000003"):
+        shutil.copytree(checkpoints / before[-1], checkpoints / name)
+    unfinished(run / "pretrain")
+    weights = files.digest(done / "pretrain" / "bundle" / "model.safetensors")
+    lexloom.run(done.parent / "recipe.yaml", out=run)
+    assert sorted(path.name for path in checkpoints.iterdir()) == before
+    assert files.digest(run / "pretrain" / "bundle" / "model.safetensors") == weights
+
+
 def test_a_dry_run_tells_what_is_not_right(done: Path) -> None:
     for setting in ("pretrain.train.lenght=8", "pretrain.model.hiden_size=8", "finetune.topics.train.epoch=1"):
         with pytest.raises(ConfigError, match="did you mean"):
