@@ -69,7 +69,7 @@ def test_the_bundle_knows_its_tokens_and_its_length(done: Path) -> None:
     assert ids == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) and None not in ids
     assert bundle.network.roles == {"causal-lm"} and bundle.max_length == bundle.network.backbone.max_length == 32
     assert bundle.embed(["The river.", ""]).shape == (2, 32)
-    assert bundle.generation == {"bos_token_id": ids[0], "eos_token_id": ids[1], "pad_token_id": ids[2]}
+    assert bundle.generation == {"_from_model_config": True, "bos_token_id": ids[0], "eos_token_id": ids[1], "pad_token_id": ids[2]}
     ((answer,),) = bundle.predict(["The river"], max_new_tokens=5)
     assert answer["generated_text"].startswith("The river") and len(answer["generated_text"]) > len("The river")
 
