@@ -1,9 +1,10 @@
 """Steps of masked-LM pre-training beside `transformers.Trainer`: the same network, rows, masked share and threads, in turn.
 
-    python benchmarks/pretrain_beside_trainer.py [SIZE ...] [--tokens 4096 --rounds 5 --steps 5 --no-fp32 --their-compile]
+    python benchmarks/pretrain_beside_trainer.py [SIZE ...] [--tokens 4096 --rounds 5 --steps 5 --no-fp32 --no-bf16 --their-compile]
 
 A SIZE is layers × width × length, such as 4x256x128, the default beside 6x512x128. *same work* has dropout 0.1 on both sides; *our recipe*
-is ours without dropout. The Trainer runs in bf16 with either attention, if asked for compiled, and in its fp32 default. Compilation is not
+is ours without dropout. ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 before it, with --dtype float32 --no-bf16, shows a CPU
+without more than AVX2. The Trainer runs in bf16 with either attention, if asked for compiled, and in its fp32 default. Compilation is not
 counted (a minute, once).
 """
 
@@ -38,7 +39,7 @@ def sides_of(size: Size, options: argparse.Namespace) -> dict[str, Apart]:
     sides = {name: Apart("_bert", "Ours", size=of, **chosen) for name, of in zip(OURS, (same, mine), strict=True)}
     sides["matrix products alone"] = Apart("_floor", "Floor", size=same)
     sides["matrix products alone, as they lie"] = Apart("_floor", "Floor", size=same, lie=True)
-    for attention in ("sdpa", "eager"):
+    for attention in ("sdpa", "eager") if options.bf16 else ():
         sides[f"Trainer bf16, {attention}"] = Apart("_bert", "TrainerPeer", size=same, bf16=True, attention=attention)
     if options.their_compile:
         sides["Trainer bf16, compiled"] = Apart("_bert", "TrainerPeer", size=same, bf16=True, compile=True, attention="eager")
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--fp32", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--their-compile", action="store_true")
     options = parser.parse_args()
