@@ -201,7 +201,8 @@ class Training:
                     break
             log.draw()
         # The last save does this; but one that was killed just before does not, and there is none after it.
-        checkpoint.prune(self.folder / "checkpoints", self.optimizer.steps, self.config.checkpoints)
+        for step, path in checkpoint.whole(self.folder / "checkpoints")[-1:]:
+            checkpoint.prune(path.parent, step, self.config.checkpoints)
         self.held.gather()
         if stop.number is not None:
             raise self._interrupted(self.optimizer.steps, stop.number)
