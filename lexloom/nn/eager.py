@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
-F = TypeVar("F", bound=Callable[..., object])
+F = TypeVar("F", bound=Callable[..., Any])
+_WAITING: list[list[Callable[..., Any]]] = []
 
 
 def eager(function: F) -> F:
-    """Has the compiler leave a function alone: where shapes differ from batch to batch, or a loop would be written out step by step."""
-    found: F = torch.compiler.disable(function)
-    return found
+    """Has the compiler leave a function alone: where shapes differ from batch to batch, or a loop would be written out step by step.
+
+    The compiler, which takes a second to load, is told by `leave_alone`.
+    """
+    cell: list[Callable[..., Any]] = [function]
+    _WAITING.append(cell)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        return cell[0](*arguments, **options)
+
+    return cast(F, call)
+
+
+def leave_alone() -> None:
+    """To be called before anything is compiled."""
+    while _WAITING:
+        cell = _WAITING.pop()
+        cell[0] = torch.compiler.disable(cell[0])

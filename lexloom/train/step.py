@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lexloom.compute import Compute
 from lexloom.models.base import Network
+from lexloom.nn.eager import leave_alone
 from lexloom.objectives.base import Objective
 
 
@@ -40,4 +41,7 @@ class Step(nn.Module):
 def prepared(step: Step, compute: Compute) -> Any:
     """The step as it is called in training: on its device, compiled or not. Takes and returns what `Step` does."""
     step.to(compute.device)
-    return torch.compile(step, dynamic=False) if compute.compile else step
+    if not compute.compile:
+        return step
+    leave_alone()
+    return torch.compile(step, dynamic=False)
