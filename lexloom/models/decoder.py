@@ -16,6 +16,7 @@ from lexloom.models.base import Network
 from lexloom.nn.cache import Cache
 
 ROLE = "causal-lm"
+LEAN_FROM = 1_000_000  # weights from which products of their own kind are worth their compiling
 
 
 class CausalDecoder:
@@ -32,7 +33,7 @@ class CausalDecoder:
         if "decoder" not in type(network.backbone).ABILITIES or ROLE not in network.heads:
             roles = ", ".join(sorted(network.roles)) or "none"
             raise ConfigError("this network does not go on with texts", expected=f"a decoder with a {ROLE} head", got=f"heads: {roles}")
-        self.network = network.eval()
+        self.network = lean(network.eval())
         self.vocabulary: int = len(network.heads[ROLE].weight)  # type: ignore[arg-type]
         self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
 
@@ -54,6 +55,19 @@ class CausalDecoder:
         places = torch.arange(mask.shape[1], device=mask.device)
         last = torch.where(mask, places, 0).amax(1)
         return self.network.scores(ROLE, hidden[torch.arange(len(hidden), device=hidden.device), last])
+
+
+def lean(network: Network) -> Network:
+    """The network for one token at a time: on a CPU and in float32 with products made for few rows, else as it is.
+
+    Its weights are the network's own, in the same memory.
+    """
+    first = next(network.parameters())
+    if first.device.type != "cpu" or first.dtype != torch.float32 or sum(p.numel() for p in network.parameters()) < LEAN_FROM:
+        return network
+    from lexloom.nn.few_rows import FewRowsLinear, with_linears  # brings a compiler, which small networks can do without
+
+    return with_linears(network, FewRowsLinear)
 
 
 def special_ids(network: Network) -> dict[str, Any]:
