@@ -17,6 +17,7 @@ from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import ConfigError, WeightsError
 from lexloom.nn.cache import Cache
+from lexloom.nn.step import DecoderStep
 from lexloom.nn.unset import Unset
 from lexloom.registry import Registry
 
@@ -107,6 +108,10 @@ class Architecture(nn.Module):
     def imitate(self, seed: int) -> None:
         """Gives freshly drawn weights what trained networks of this kind have in common, where the architecture knows how."""
         raise ConfigError(f"{self.MODEL_TYPE} has no mimetic initialization", hint="set initialization: normal")
+
+    def step(self) -> DecoderStep | None:
+        """What one step of this decoder is made of, where it is a pre-norm decoder: then it is computed in one go where that is faster."""
+        return None
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` texts of at most `length` tokens, for `forward(batch, cache=…)` of a decoder.

@@ -13,23 +13,62 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from numba import prange
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from torch import Tensor, nn
 
 from lexloom.compute import kernel, shared
 from lexloom.nn.next_token import NextTokenHead
 
+Floats = npt.NDArray[np.float32]
 N = TypeVar("N", bound=nn.Module)
 MOST = 16  # rows; with more a product computes longer than it reads
 WIDE = 1 << 16  # weights from which it is worth waking threads
 _BLOCK = 16  # weight rows that a thread takes at once
+_AHEAD, _LINE = 8, 64  # weight rows that are asked for before they are needed, in bytes that come at once
 # Sums may be taken in another order, or no vector instructions are used; NaN and infinity stay what they are.
-_FAST: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
+FAST: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
 
-@kernel(**_FAST)
+@intrinsic
+def _prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
+    """Has the memory around array[row, column] brought near."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        made = context.make_array(signature.args[0])(context, builder, values[0])
+        place = cgutils.get_item_pointer(context, builder, signature.args[0], made, list(values[1:]), wraparound=False)
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, word, word, word]))
+        builder.call(fetch, [builder.bitcast(place, byte), word(0), word(3), word(1)])  # to read, to the nearest cache, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+@kernel(**FAST)
+def _by_eight(x, i, w):  # type: ignore[no-untyped-def]
+    """Rows i to i + 7 with one weight row: more sums at a time do not fit into registers."""
+    x0, x1, x2, x3, x4, x5, x6, x7 = x[i], x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5], x[i + 6], x[i + 7]
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = np.float32(0)
+    for k in range(x0.size):
+        u = np.float32(w[k])
+        a0 += u * x0[k]
+        a1 += u * x1[k]
+        a2 += u * x2[k]
+        a3 += u * x3[k]
+        a4 += u * x4[k]
+        a5 += u * x5[k]
+        a6 += u * x6[k]
+        a7 += u * x7[k]
+    return a0, a1, a2, a3, a4, a5, a6, a7
+
+
+@kernel(**FAST)
 def _by_four(x0, x1, x2, x3, w0, w1):  # type: ignore[no-untyped-def]
     """Four rows with two weight rows."""
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
@@ -46,7 +85,7 @@ def _by_four(x0, x1, x2, x3, w0, w1):  # type: ignore[no-untyped-def]
     return a0, a1, a2, a3, b0, b1, b2, b3
 
 
-@kernel(**_FAST)
+@kernel(**FAST)
 def _alone(x0, w0, w1):  # type: ignore[no-untyped-def]
     """One row with two weight rows."""
     a = b = np.float32(0)
@@ -56,35 +95,56 @@ def _alone(x0, w0, w1):  # type: ignore[no-untyped-def]
     return a, b
 
 
-def _product(x, w, scales, bias, y):  # type: ignore[no-untyped-def]
-    """y ← (x · wᵀ) · scales + bias
+def _product(x, w, scales, bias, at, onto, y):  # type: ignore[no-untyped-def]
+    """y ← (x · wᵀ) · scales + bias, or all this added to y, in the columns of y from `at` on.
 
     Args:
-        x: (B, D) float32. w: (N, D) float32 or int8, N being 2 or more. scales, bias: (N,). y: (B, N).
+        x: (B, D) float32. w: (N, D) float32 or int8, N being 2 or more. scales, bias: (N,). y: (B, at + N or more).
+        onto: whether it is added; N is then even.
     """
-    rows, most = x.shape[0], w.shape[0]
-    fours = rows - rows % 4
+    rows, most, line = x.shape[0], w.shape[0], _LINE // w.itemsize
+    eights, fours = rows - rows % 8, rows - rows % 4
+    ahead = most if rows == 1 and w.itemsize > 1 else _AHEAD  # one row of float32 waits for memory in any case
     for block in prange(-(-most // _BLOCK)):
         for pair in range(block * _BLOCK, min(most, (block + 1) * _BLOCK), 2):
             n = min(pair, most - 2)  # of an odd number the last but one is computed twice
-            p, q, c, d = scales[n], scales[n + 1], bias[n], bias[n + 1]
-            for i in range(0, fours, 4):
+            if n + ahead + 1 < most:
+                for k in range(0, w.shape[1], line):
+                    _prefetch(w, n + ahead, k)
+                    _prefetch(w, n + ahead + 1, k)
+            p, q, c, d, m = scales[n], scales[n + 1], bias[n], bias[n + 1], at + n
+            if not onto:
+                for i in range(rows):
+                    y[i, m] = y[i, m + 1] = 0
+            for i in range(0, eights, 8):
+                for j, a in enumerate(_by_eight(x, i, w[n])):
+                    y[i + j, m] += a * p + c
+                for j, b in enumerate(_by_eight(x, i, w[n + 1])):
+                    y[i + j, m + 1] += b * q + d
+            for i in range(eights, fours, 4):
                 a0, a1, a2, a3, b0, b1, b2, b3 = _by_four(x[i], x[i + 1], x[i + 2], x[i + 3], w[n], w[n + 1])
-                y[i, n], y[i + 1, n], y[i + 2, n], y[i + 3, n] = a0 * p + c, a1 * p + c, a2 * p + c, a3 * p + c
-                y[i, n + 1], y[i + 1, n + 1], y[i + 2, n + 1], y[i + 3, n + 1] = b0 * q + d, b1 * q + d, b2 * q + d, b3 * q + d
+                for j, a, b in ((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)):
+                    y[i + j, m] += a * p + c
+                    y[i + j, m + 1] += b * q + d
             for i in range(fours, rows):
                 a, b = _alone(x[i], w[n], w[n + 1])
-                y[i, n], y[i, n + 1] = a * p + c, b * q + d
+                y[i, m] += a * p + c
+                y[i, m + 1] += b * q + d
 
 
-_multiplied = shared(_product, **_FAST)
+_multiplied = shared(_product, **FAST)
 
 
-def product(x: Tensor, weight: Any, scales: Any, bias: Any) -> Tensor:
-    """(…, D) float32 times an (N, D) matrix: (…, N). See `_product`; weight, scales and bias are NumPy arrays."""
+def multiply(x: Floats, arrays: tuple[Any, Floats, Floats], y: Floats, *, at: int = 0, onto: bool = False) -> None:
+    """See `_product`; `arrays` are weight, scales and bias."""
+    _multiplied(x, *arrays, at, onto, y, wide=arrays[0].size >= WIDE)
+
+
+def product(x: Tensor, arrays: tuple[Any, Floats, Floats]) -> Tensor:
+    """(…, D) float32 times an (N, D) matrix: (…, N)."""
     rows = x.reshape(-1, x.shape[-1]).contiguous().numpy()
-    y = np.empty((len(rows), len(weight)), np.float32)
-    _multiplied(rows, weight, scales, bias, y, wide=weight.size >= WIDE)
+    y = np.empty((len(rows), len(arrays[0])), np.float32)
+    multiply(rows, arrays, y)
     return torch.from_numpy(y).view(*x.shape[:-1], -1)
 
 
@@ -100,11 +160,11 @@ class FewRowsLinear(nn.Module):
         super().__init__()
         self.weight, self.bias = weight, bias
         ones, zeros = torch.ones(len(weight)), torch.zeros(len(weight))
-        arrays = (weight, ones, zeros if bias is None else bias)
-        self._arrays = tuple(array.detach().contiguous().numpy() for array in arrays)
+        low, high, offset = (array.detach().contiguous().numpy() for array in (weight, ones, zeros if bias is None else bias))
+        self.arrays = (low, high, offset)
 
     def forward(self, x: Tensor) -> Tensor:
-        return product(x, *self._arrays) if few(x) else F.linear(x, self.weight, self.bias)
+        return product(x, self.arrays) if few(x) else F.linear(x, self.weight, self.bias)
 
 
 def with_linears(network: N, make: Callable[[Tensor, Tensor | None], nn.Module]) -> N:

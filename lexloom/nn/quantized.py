@@ -34,11 +34,11 @@ class QuantizedLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
         self.register_buffer("weight", quantized)
         zeros = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
-        self._arrays = (quantized.numpy(), scales.numpy(), zeros.numpy())
+        self.arrays = (quantized.numpy(), scales.numpy(), zeros.numpy())
 
     def forward(self, x: Tensor) -> Tensor:
         if few(x):
-            return product(x, *self._arrays)
+            return product(x, self.arrays)
         return F.linear(x, self.weight.to(x.dtype) * self.scales[:, None].to(x.dtype), self.bias)
 
 
