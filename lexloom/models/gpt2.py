@@ -205,10 +205,10 @@ class GPT2(Architecture):
     def step(self) -> DecoderStep:
         """See `Architecture.step`."""
         c, blocks = self.config, []
+        block: Any
         for block in self.blocks:
-            attention: Any = block.attention
-            norms, layers = (block.attention_norm, block.norm), (block.up, block.down)
-            blocks.append(BlockStep(norms[0], [attention.qkv], attention.out, norms[1], *layers, block.act, False, attention.scale))
+            norms, own, layers = (block.attention_norm, block.norm), block.attention, (block.up, block.down)
+            blocks.append(BlockStep(norms[0], [own.qkv], own.out, norms[1], *layers, block.act, False, own.scale))
         return DecoderStep(blocks, self.embedding, self.positions, None, self.norm, c.n_head, c.n_head, c.n_embd // c.n_head)
 
     def cache(self, rows: int, length: int) -> Cache:

@@ -248,6 +248,7 @@ class Llama(Architecture):
     def step(self) -> DecoderStep:
         """See `Architecture.step`."""
         c, blocks = self.config, []
+        block: Any
         for block in self.blocks:
             attention, mlp = block.attention, block.mlp
             projections, scale = [attention.q, attention.kv], c.head_width**-0.5

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -95,6 +95,14 @@ def _alone(x0, w0, w1):  # type: ignore[no-untyped-def]
     return a, b
 
 
+@kernel(**FAST)
+def _put(y, i, n, value, onto):  # type: ignore[no-untyped-def]
+    if onto:
+        y[i, n] += value
+    else:
+        y[i, n] = value
+
+
 def _product(x, w, scales, bias, at, onto, y):  # type: ignore[no-untyped-def]
     """y ← (x · wᵀ) · scales + bias, or all this added to y, in the columns of y from `at` on.
 
@@ -110,26 +118,23 @@ def _product(x, w, scales, bias, at, onto, y):  # type: ignore[no-untyped-def]
             n = min(pair, most - 2)  # of an odd number the last but one is computed twice
             if n + ahead + 1 < most:
                 for k in range(0, w.shape[1], line):
-                    _prefetch(w, n + ahead, k)
+                    _prefetch(w, n + ahead, k)  # type: ignore[call-arg]
                     _prefetch(w, n + ahead + 1, k)
             p, q, c, d, m = scales[n], scales[n + 1], bias[n], bias[n + 1], at + n
-            if not onto:
-                for i in range(rows):
-                    y[i, m] = y[i, m + 1] = 0
             for i in range(0, eights, 8):
                 for j, a in enumerate(_by_eight(x, i, w[n])):
-                    y[i + j, m] += a * p + c
+                    _put(y, i + j, m, a * p + c, onto)
                 for j, b in enumerate(_by_eight(x, i, w[n + 1])):
-                    y[i + j, m + 1] += b * q + d
+                    _put(y, i + j, m + 1, b * q + d, onto)
             for i in range(eights, fours, 4):
                 a0, a1, a2, a3, b0, b1, b2, b3 = _by_four(x[i], x[i + 1], x[i + 2], x[i + 3], w[n], w[n + 1])
                 for j, a, b in ((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)):
-                    y[i + j, m] += a * p + c
-                    y[i + j, m + 1] += b * q + d
+                    _put(y, i + j, m, a * p + c, onto)
+                    _put(y, i + j, m + 1, b * q + d, onto)
             for i in range(fours, rows):
                 a, b = _alone(x[i], w[n], w[n + 1])
-                y[i, m] += a * p + c
-                y[i, m + 1] += b * q + d
+                _put(y, i, m, a * p + c, onto)
+                _put(y, i, m + 1, b * q + d, onto)
 
 
 _multiplied = shared(_product, **FAST)

@@ -100,8 +100,10 @@ class _Block:
 
     def __init__(self, step: BlockStep) -> None:
         self.attention_norm, self.norm = _Norm(step.attention_norm), _Norm(step.norm)
-        self.projections: list[Any] = [layer.arrays for layer in step.projections]
-        self.out, self.up, self.down = (layer.arrays for layer in (step.out, step.up, step.down))
+        projections: list[Any] = list(step.projections)
+        self.projections = [layer.arrays for layer in projections]
+        layers: list[Any] = [step.out, step.up, step.down]
+        self.out, self.up, self.down = (layer.arrays for layer in layers)
         self.act, self.gated, self.scale = step.act, step.gated, np.float32(step.scale)
         self.width = sum(len(arrays[0]) for arrays in self.projections)
 
