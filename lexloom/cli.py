@@ -217,7 +217,7 @@ def predict(
     input_: Annotated[Path | None, typer.Option("--input", help="A file of rows: jsonl, csv, tsv, Parquet, txt.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Where the rows with their answers go.")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="The second text of each, for tasks on pairs.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto; what the bundle says if not given.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, int8 (decoders) or auto; as the bundle says if not given.")] = None,
     set_: Settings = None,
     columns: Annotated[
         list[str] | None, typer.Option(help="Of the file: text=NAME, pair=NAME; found if not given.", metavar="A=NAME")

@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from lexloom.config import Config
 from lexloom.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+INT8 = "int8"  # weights alone, and for answers alone
 _KEEP = ((-4, 0), (-1, -1), (-2, 64 << 20))
 """M_MMAP_MAX: no block has pages of its own. M_TRIM_THRESHOLD: what is free at the end stays. M_TOP_PAD: grow by 64 MB (malloc.h)."""
 COMPILE_PAYS_AFTER_STEPS = 1000  # compiling costs about a minute; a step of a small model gains a tenth of a second
@@ -87,12 +88,18 @@ def choose(settings: ComputeConfig, *, steps: int) -> Compute:
 def for_inference(device: str = "auto", dtype: str = "float32") -> Compute:
     """Device, dtype and threads for answering, eager. `auto` as dtype is bfloat16 where the machine computes it natively.
 
+    Args:
+        dtype: `int8` is weights of 8 bits under float32, on a CPU.
+
     Raises:
         ConfigError: the device is not there, or the dtype is none of these.
     """
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ConfigError("answers are computed in one of three ways", expected="auto, float32 or bfloat16", got=dtype)
-    return choose(ComputeConfig.read({"device": device, "dtype": dtype, "compile": False}), steps=0)
+    if dtype not in ("auto", "float32", "bfloat16", INT8):
+        raise ConfigError("answers are computed in one of these ways", expected=f"auto, float32, bfloat16 or {INT8}", got=dtype)
+    found = choose(ComputeConfig.read({"device": device, "dtype": "float32" if dtype == INT8 else dtype, "compile": False}), steps=0)
+    if dtype == INT8 and found.device != "cpu":
+        raise ConfigError("weights of 8 bits are for a CPU", expected="device: cpu", got=found.device)
+    return replace(found, dtype=INT8) if dtype == INT8 else found
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:

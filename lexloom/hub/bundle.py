@@ -15,7 +15,7 @@ from torch import Tensor
 
 import lexloom
 from lexloom import compute, files
-from lexloom.errors import FormatError, LexloomError, WeightsError, unknown
+from lexloom.errors import ConfigError, FormatError, LexloomError, WeightsError, unknown
 from lexloom.hub import card, features, weights
 from lexloom.hub.features import Features
 from lexloom.hub.pooling import Pooling
@@ -47,7 +47,8 @@ class Bundle:
         generation: `generation_config.json` of a network that writes text; None: what its config says of special tokens.
         about: what `lexloom.json` says: recipe, provenance, scores.
         loaded: what was found and what was missing when it was opened.
-        dtype: what the backbone answers in, `float32` or `bfloat16`; heads and pooling are always fp32. Saved in `lexloom.json`.
+        dtype: what the backbone answers in, `float32` or `bfloat16`, with heads and pooling in fp32; or `int8`, where the weights of a
+            decoder have 8 bits and the rest is fp32. Saved in `lexloom.json`.
     """
 
     network: Network
@@ -59,7 +60,7 @@ class Bundle:
     generation: dict[str, Any] | None = None
     loaded: weights.Loaded = field(default_factory=weights.Loaded)
     dtype: str = "float32"
-    _low: Network | None = field(default=None, init=False, repr=False, compare=False)  # the network with its backbone in bfloat16
+    _low: Network | None = field(default=None, init=False, repr=False, compare=False)  # the network in its dtype, where that is another
 
     @property
     def model(self) -> Network:
@@ -256,12 +257,17 @@ class Bundle:
         Args:
             device: `auto`, `cpu`, `cuda`, `cuda:N`; where it is now if None.
             dtype: `float32`, `bfloat16`, or `auto`: bfloat16 where the device computes it natively. Its answers differ in the third digit.
+                `int8` is for decoders on a CPU.
 
         Raises:
-            ConfigError: the device is not there, or there is no such dtype.
+            ConfigError: the device is not there, there is no such dtype, or it is not for this network.
         """
         now = str(next(self.network.parameters()).device)
         chosen = compute.for_inference(device or now, dtype or self.dtype)
+        if chosen.dtype == compute.INT8 and not WRITING & self.network.roles:
+            raise ConfigError(
+                "weights of 8 bits are for decoders with a head", got=self.network.class_name, hint="take bfloat16 or float32"
+            )
         self.network.to(chosen.device)
         self.dtype, self._low = chosen.dtype, None
         return self
@@ -270,6 +276,10 @@ class Bundle:
         """The network in the dtype that it answers in. Heads stay fp32: they are small, and close calls between labels are theirs."""
         if self.dtype == "float32":
             return self.network
+        if self._low is None and self.dtype == compute.INT8:
+            from lexloom.nn.quantized import quantized  # brings a compiler
+
+            self._low = quantized(self.network)
         if self._low is None:
             backbone = copy.deepcopy(self.network.backbone).to(compute.DTYPES[self.dtype])
             self._low = Network(backbone, dict(self.network.heads.items()), self.network.labels)

@@ -17,6 +17,7 @@ from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import ConfigError, WeightsError
 from lexloom.nn.cache import Cache
+from lexloom.nn.step import DecoderStep
 from lexloom.nn.unset import Unset
 from lexloom.registry import Registry
 
@@ -147,6 +148,10 @@ class Architecture(nn.Module):
     def fixed(self) -> dict[str, Tensor]:
         """What the bare class stores though it follows from the config: name on disk without PREFIX -> tensor."""
         return {}
+
+    def step(self) -> DecoderStep | None:
+        """What one step of this decoder is made of, where it is a pre-norm decoder: then it is computed in one go where that is faster."""
+        return None
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` texts of at most `length` tokens, for `forward(batch, cache=…)` of a decoder.

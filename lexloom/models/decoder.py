@@ -5,7 +5,7 @@ Letters: B rows, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from lexloom.nn.cache import Cache
 ROLE = "causal-lm"
 WRITING = frozenset({ROLE, "seq-to-seq"})
 """Roles of networks that write text."""
+FEW_ROWS = 16  # rows up to which a step is computed in one go
+LEAN_FROM = 1_000_000  # weights from which products of their own kind are worth their compiling
 
 
 class CausalDecoder:
@@ -34,7 +36,8 @@ class CausalDecoder:
         if "decoder" not in type(network.backbone).ABILITIES or ROLE not in network.heads:
             roles = ", ".join(sorted(network.roles)) or "none"
             raise ConfigError("this network does not go on with texts", expected=f"a decoder with a {ROLE} head", got=f"heads: {roles}")
-        self.network = network.eval()
+        self.network = lean(network.eval())
+        self._step = _fused(self.network)
         self.vocabulary: int = len(network.heads[ROLE].weight)  # type: ignore[arg-type]
         self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
 
@@ -49,6 +52,8 @@ class CausalDecoder:
 
     def __call__(self, ids: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """See `nn.decoding.Decoder`."""
+        if self._step is not None and mask is None and ids.shape[1] == 1 and len(ids) <= FEW_ROWS:
+            return self._step(ids, cache)
         batch = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
         hidden = self.network.backbone(batch, cache=cache).hidden
         if mask is None:
@@ -56,6 +61,29 @@ class CausalDecoder:
         places = torch.arange(mask.shape[1], device=mask.device)
         last = torch.where(mask, places, 0).amax(1)
         return self.network.scores(ROLE, hidden[torch.arange(len(hidden), device=hidden.device), last])
+
+
+def lean(network: Network) -> Network:
+    """The network for one token at a time: on a CPU and in float32 with products made for few rows, else as it is.
+
+    Its weights are the network's own, in the same memory.
+    """
+    first = next(network.parameters())
+    if first.device.type != "cpu" or first.dtype != torch.float32 or sum(p.numel() for p in network.parameters()) < LEAN_FROM:
+        return network
+    from lexloom.nn.few_rows import FewRowsLinear, with_linears  # brings a compiler, which small networks can do without
+
+    return with_linears(network, FewRowsLinear)
+
+
+def _fused(network: Network) -> Callable[[Tensor, Cache], Tensor] | None:
+    """One step of the network in one go, where it is made of the layers that have kernels."""
+    step, head = network.backbone.step(), network.heads[ROLE]
+    if step is None or not hasattr(head, "arrays"):
+        return None
+    from lexloom.nn.fused import FusedStep, fits
+
+    return FusedStep(step, head) if fits(step, head) else None
 
 
 def special_ids(network: Network) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from lexloom.nn.cache import Cache, Remember
 from lexloom.nn.dropout import Dropout
 from lexloom.nn.next_token import NextTokenHead
 from lexloom.nn.positions import places
+from lexloom.nn.step import BlockStep, DecoderStep
 
 # What `transformers` takes too, and what recipes call these sizes whatever the architecture.
 _OTHER_NAMES = {
@@ -201,6 +202,15 @@ class GPT2(Architecture):
             states.append(x)
         states[-1] = self.norm(x)
         return Output(states[-1], None, tuple(states) if layers else None)
+
+    def step(self) -> DecoderStep:
+        """See `Architecture.step`."""
+        c, blocks = self.config, []
+        block: Any
+        for block in self.blocks:
+            norms, own, layers = (block.attention_norm, block.norm), block.attention, (block.up, block.down)
+            blocks.append(BlockStep(norms[0], [own.qkv], own.out, norms[1], *layers, block.act, False, own.scale))
+        return DecoderStep(blocks, self.embedding, self.positions, None, self.norm, c.n_head, c.n_head, c.n_embd // c.n_head)
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` texts of at most `length` tokens."""

@@ -6,6 +6,7 @@ Letters: B rows, T tokens, D width, H heads, G groups of heads that share keys a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -22,6 +23,7 @@ from lexloom.nn.next_token import NextTokenHead
 from lexloom.nn.positions import places
 from lexloom.nn.rotary import rotate, tables
 from lexloom.nn.rotary_scaling import RotaryScaling
+from lexloom.nn.step import BlockStep, DecoderStep
 
 
 class LlamaConfig(Config):
@@ -242,6 +244,17 @@ class Llama(Architecture):
             states.append(x)
         states[-1] = self.norm(x)
         return Output(states[-1], None, tuple(states) if layers else None)
+
+    def step(self) -> DecoderStep:
+        """See `Architecture.step`."""
+        c, blocks = self.config, []
+        block: Any
+        for block in self.blocks:
+            attention, mlp = block.attention, block.mlp
+            projections, scale = [attention.q, attention.kv], c.head_width**-0.5
+            blocks.append(BlockStep(block.attention_norm, projections, attention.out, block.norm, mlp.up, mlp.down, mlp.act, True, scale))
+        turned = partial(tables, turns=self._turns, scale=self._scale)
+        return DecoderStep(blocks, self.embedding, None, turned, self.norm, c.num_attention_heads, c.groups, c.head_width)
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` texts of at most `length` tokens."""

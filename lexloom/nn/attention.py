@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lexloom.nn.dropout import Dropout
 
+ONE_QUERY_FROM = 256  # numbers of the queries of one step from which a kernel of its own is worth its compiling
 MASKED = -3e4  # far below any score, finite in every dtype, so that a row of padding alone gives no NaN
 
 
@@ -75,6 +76,12 @@ def attend(
     """
     (b, h, t, width), shared = q.shape, k.shape[1]
     if row_keys is None and not q.requires_grad:
+        if t == 1 and q.numel() >= ONE_QUERY_FROM and q.device.type == "cpu":
+            from lexloom.nn import one_query  # brings a compiler, which small networks can do without
+
+            if one_query.fits(q, k, v, bias):
+                assert bias is not None
+                return one_query.attend(q, k, v, bias, width**-0.5 if scale is None else scale)
         if t == 1 and shared < h:  # heads of one key as its queries: keys are read once and not copied
             q = q.reshape(b, shared, -1, width)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale).reshape(b, h, t, width)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ class Cache:
         self._at = self._new.view(-1)  # the same, in memory of which a layer's rows, heads and slots are one dimension
         self._starts = torch.arange(rows * heads, device=device).view(rows, heads, 1) * slots
         self._places = torch.arange(slots - 1, device=device)
+        self._arrays: list[tuple[Any, Any]] | None = None
 
     @property
     def slots(self) -> int:
@@ -110,6 +111,13 @@ class Cache:
         for kept, new in ((kept_keys, keys), (kept_values, values)):
             kept.view(-1, width).index_copy_(0, self._at, new.reshape(-1, width).to(kept.dtype))
         return kept_keys[:, :, :end], kept_values[:, :, :end]
+
+    @property
+    def arrays(self) -> list[tuple[Any, Any]]:
+        """Keys and values of each layer as NumPy arrays in the same memory, (B, H, S + 1, K), for kernels on a CPU."""
+        if self._arrays is None:
+            self._arrays = [(keys.numpy(), values.numpy()) for keys, values in self.values]
+        return self._arrays
 
     # rows that come, go and change places
 

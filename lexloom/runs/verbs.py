@@ -184,7 +184,7 @@ def predict(bundle: Path | str | Bundle, texts: Any = None, **options: Any) -> l
     """Answers for a list of texts, rows, or a DataFrame; for files see `predict_file`.
 
     Args:
-        options: `pairs`, the second texts; `dtype`, `float32`, `bfloat16` or `auto`; and what the task takes, such as `top_k`.
+        options: `pairs`, the second texts; `dtype`, `float32`, `bfloat16`, `int8` or `auto`; and what the task takes, such as `top_k`.
 
     Example:
         >>> lexloom.predict("runs/topics/bundle", ["a text", "another"])

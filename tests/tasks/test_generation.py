@@ -130,6 +130,18 @@ def test_bad_input_is_named_before_the_first_step(
         bundle.predict([PROMPTS[0], text], **options)
 
 
+def test_weights_of_8_bits(bundle: Bundle, folder: Path, tmp_path: Path, network: Callable[..., Network], tokenizer: Tokenizer) -> None:
+    small = Bundle.load(folder).to(dtype="int8")
+    assert small.dtype == "int8" and small.predict(PROMPTS, max_new_tokens=4) == small.predict(PROMPTS, max_new_tokens=4)
+    again = Bundle.load(small.save(tmp_path / "small"))
+    assert again.dtype == "int8" and again.predict(PROMPTS, max_new_tokens=4) == small.predict(PROMPTS, max_new_tokens=4)
+    assert (tmp_path / "small/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="weights of 8 bits are for decoders"):
+        Bundle(network("masked-lm"), tokenizer).to(dtype="int8")
+    with pytest.raises(ConfigError, match="one of these ways"):
+        bundle.to(dtype="int4")
+
+
 def test_options_that_a_task_does_not_take_are_named(network: Callable[..., Network], tokenizer: Tokenizer) -> None:
     from lexloom.tasks.fill_mask import FillMask, FillMaskConfig
 

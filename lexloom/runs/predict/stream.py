@@ -58,7 +58,7 @@ def predict_texts(
         bundle: opened, or its folder.
         texts: a list of texts or of rows, or a DataFrame.
         pairs: the second text of each, for tasks on pairs.
-        dtype: `float32`, `bfloat16`, `auto`; what the bundle says if None.
+        dtype: `float32`, `bfloat16`, `int8` for decoders, `auto`; what the bundle says if None.
         options: what the task takes, such as `top_k`.
 
     Raises:
@@ -99,7 +99,7 @@ def predict_file(
         batch_rows: rows of a part, which is what a kill can cost.
         restart: do not use the parts of an earlier run.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        dtype: `float32`, `bfloat16`, `auto`; what the bundle says if None.
+        dtype: `float32`, `bfloat16`, `int8` for decoders, `auto`; what the bundle says if None.
         options: what the task takes, such as `top_k`.
 
     Raises:

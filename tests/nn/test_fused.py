@@ -1,0 +1,77 @@
+"""A step of a decoder in one go beside the network's own forward pass: rows of mixed length, all kinds of blocks, both kinds of weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lexloom import keys
+from lexloom.errors import LexloomError
+from lexloom.models.base import ARCHITECTURES, Network
+from lexloom.models.decoder import FEW_ROWS, CausalDecoder
+from lexloom.nn import few_rows
+from lexloom.nn.few_rows import FewRowsLinear, with_linears
+from lexloom.nn.fused import FusedStep
+from lexloom.nn.quantized import quantized
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {}),
+    "gpt2-odd": ("gpt2", {"vocab_size": 61, "n_embd": 30, "n_head": 5, "n_inner": 44, "activation_function": "relu"}),
+    "gpt2-scaled": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False, "activation_function": "gelu"}),
+    "llama": ("llama", {}),
+    "llama-biased": ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 10, "tie_word_embeddings": True}),
+    "llama-one-group": ("llama", {"num_key_value_heads": 1, "hidden_act": "gelu", "rope_scaling": {"rope_type": "linear", "factor": 2.5}}),
+}
+cases = pytest.mark.parametrize("case", CASES)
+
+
+def network(case: str) -> Network:
+    name, settings = CASES[case]
+    kind = ARCHITECTURES.get(name)
+    return Network.build(kind, kind.Config.read({**kind.TINY, **settings, "initializer_range": 0.3}), ["causal-lm"], seed=2).eval()
+
+
+def ids(rows: int, length: int) -> torch.Tensor:
+    return torch.from_numpy(keys.integers(keys.key("fused"), rows * length, 61)).view(rows, length)
+
+
+@cases
+@pytest.mark.parametrize("rows", [1, 3, FEW_ROWS])
+@torch.inference_mode()
+def test_a_step_is_that_of_the_network(case: str, rows: int) -> None:
+    plain = CausalDecoder(network(case))
+    assert plain._step is None, "a network so small is not worth compiling for"
+    own = with_linears(plain.network, FewRowsLinear)
+    fused, slow = CausalDecoder(own), CausalDecoder(quantized(plain.network))
+    assert isinstance(fused._step, FusedStep) and isinstance(slow._step, FusedStep)
+    prompt, mask = ids(rows, 7), torch.arange(7) < 1 + torch.arange(rows)[:, None] % 7
+    caches = [one.cache(rows, 20) for one in (plain, fused, slow)]
+    for one, cache in zip((plain, fused, slow), caches, strict=True):
+        one(prompt, mask, cache)
+    tokens = ids(rows, 12)
+    for t in range(12):
+        expected, found = (one(tokens[:, t : t + 1], None, cache) for one, cache in zip((plain, fused), caches, strict=False))
+        assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
+        rounded = slow(tokens[:, t : t + 1], None, caches[2])
+        quick, slow._step = slow._step, None
+        again = caches[2].front(rows, 20)
+        again.lengths -= 1
+        assert (slow(tokens[:, t : t + 1], None, again) - rounded).abs().max() <= 2e-5 * rounded.abs().max()
+        slow._step = quick
+    assert caches[0].lengths.tolist() == caches[1].lengths.tolist() == caches[2].lengths.tolist()
+    assert (caches[0].values[..., :19, :] - caches[1].values[..., :19, :]).abs().max() <= 1e-4
+
+
+def test_a_cache_that_is_full_is_named() -> None:
+    decoder = CausalDecoder(with_linears(network("gpt2"), FewRowsLinear))
+    cache = decoder.cache(1, 1)
+    with torch.inference_mode():
+        decoder(ids(1, 1), None, cache)
+        with pytest.raises(LexloomError, match="outgrown its cache"):
+            decoder(ids(1, 1), None, cache)
+
+
+def test_both_ways_stop_at_as_many_rows() -> None:
+    assert FEW_ROWS == few_rows.MOST
