@@ -1,7 +1,7 @@
 """Products of few rows with a large matrix on a CPU: one step of a decoder, whose time is that of reading the weights once.
 
-Libraries are tuned for many rows. Here a pair of weight rows is read while up to four rows of the input are multiplied with it, so that a
-step of one to sixteen texts runs at the speed of memory, in float32 as well as with weights of 8 bits.
+Libraries are tuned for many rows. Here every weight is read once, in the order of memory, while up to four rows of the input are multiplied
+with it, so that a step of few texts runs at the speed of memory, in float32 as well as with weights of 8 bits.
 
 Letters: B rows, D in, N out.
 """
@@ -16,83 +16,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import prange, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import prange
 from torch import Tensor, nn
 
 from lexloom.compute import kernel, shared
 from lexloom.nn.next_token import NextTokenHead
+from lexloom.nn.tile import COLUMNS, ROWS, tile
 
 Floats = npt.NDArray[np.float32]
 N = TypeVar("N", bound=nn.Module)
 MOST = 16  # rows; with more a product computes longer than it reads
 WIDE = 1 << 16  # weights from which it is worth waking threads
 _BLOCK = 16  # weight rows that a thread takes at once
-_AHEAD, _LINE = 8, 64  # weight rows that are asked for before they are needed, in bytes that come at once
+_AHEAD = 8  # weight rows that are asked for before they are needed
+_four, _single, _pair = tile(ROWS, COLUMNS), tile(1, COLUMNS), tile(1, 1)
 # Sums may be taken in another order, or no vector instructions are used; NaN and infinity stay what they are.
 FAST: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
-
-
-@intrinsic
-def _prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
-    """Has the memory around array[row, column] brought near."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        made = context.make_array(signature.args[0])(context, builder, values[0])
-        place = cgutils.get_item_pointer(context, builder, signature.args[0], made, list(values[1:]), wraparound=False)
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, word, word, word]))
-        builder.call(fetch, [builder.bitcast(place, byte), word(0), word(3), word(1)])  # to read, to the nearest cache, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), generate
-
-
-@kernel(**FAST)
-def _by_eight(x, i, w):  # type: ignore[no-untyped-def]
-    """Rows i to i + 7 with one weight row: more sums at a time do not fit into registers."""
-    x0, x1, x2, x3, x4, x5, x6, x7 = x[i], x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5], x[i + 6], x[i + 7]
-    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = np.float32(0)
-    for k in range(x0.size):
-        u = np.float32(w[k])
-        a0 += u * x0[k]
-        a1 += u * x1[k]
-        a2 += u * x2[k]
-        a3 += u * x3[k]
-        a4 += u * x4[k]
-        a5 += u * x5[k]
-        a6 += u * x6[k]
-        a7 += u * x7[k]
-    return a0, a1, a2, a3, a4, a5, a6, a7
-
-
-@kernel(**FAST)
-def _by_four(x0, x1, x2, x3, w0, w1):  # type: ignore[no-untyped-def]
-    """Four rows with two weight rows."""
-    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
-    for k in range(x0.size):
-        u, v = np.float32(w0[k]), np.float32(w1[k])
-        a0 += u * x0[k]
-        a1 += u * x1[k]
-        a2 += u * x2[k]
-        a3 += u * x3[k]
-        b0 += v * x0[k]
-        b1 += v * x1[k]
-        b2 += v * x2[k]
-        b3 += v * x3[k]
-    return a0, a1, a2, a3, b0, b1, b2, b3
-
-
-@kernel(**FAST)
-def _alone(x0, w0, w1):  # type: ignore[no-untyped-def]
-    """One row with two weight rows."""
-    a = b = np.float32(0)
-    for k in range(x0.size):
-        a += np.float32(w0[k]) * x0[k]
-        b += np.float32(w1[k]) * x0[k]
-    return a, b
 
 
 @kernel(**FAST)
@@ -106,35 +45,28 @@ def _put(y, i, n, value, onto):  # type: ignore[no-untyped-def]
 def _product(x, w, scales, bias, at, onto, y):  # type: ignore[no-untyped-def]
     """y ← (x · wᵀ) · scales + bias, or all this added to y, in the columns of y from `at` on.
 
+    What a row becomes does not depend on the rows beside it, to the bit.
+
     Args:
-        x: (B, D) float32. w: (N, D) float32 or int8, N being 2 or more. scales, bias: (N,). y: (B, at + N or more).
-        onto: whether it is added; N is then even.
+        x: (B, D) float32. w: (N, D) float32 or int8. scales, bias: (N,). y: (B, at + N or more).
+        onto: whether it is added.
     """
-    rows, most, line = x.shape[0], w.shape[0], _LINE // w.itemsize
-    eights, fours = rows - rows % 8, rows - rows % 4
-    ahead = most if rows == 1 and w.itemsize > 1 else _AHEAD  # one row of float32 waits for memory in any case
+    rows, most = x.shape[0], w.shape[0]
+    fours = rows - rows % ROWS
     for block in prange(-(-most // _BLOCK)):
-        for pair in range(block * _BLOCK, min(most, (block + 1) * _BLOCK), 2):
-            n = min(pair, most - 2)  # of an odd number the last but one is computed twice
-            if n + ahead + 1 < most:
-                for k in range(0, w.shape[1], line):
-                    _prefetch(w, n + ahead, k)  # type: ignore[call-arg]
-                    _prefetch(w, n + ahead + 1, k)
-            p, q, c, d, m = scales[n], scales[n + 1], bias[n], bias[n + 1], at + n
-            for i in range(0, eights, 8):
-                for j, a in enumerate(_by_eight(x, i, w[n])):
-                    _put(y, i + j, m, a * p + c, onto)
-                for j, b in enumerate(_by_eight(x, i, w[n + 1])):
-                    _put(y, i + j, m + 1, b * q + d, onto)
-            for i in range(eights, fours, 4):
-                a0, a1, a2, a3, b0, b1, b2, b3 = _by_four(x[i], x[i + 1], x[i + 2], x[i + 3], w[n], w[n + 1])
-                for j, a, b in ((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)):
-                    _put(y, i + j, m, a * p + c, onto)
-                    _put(y, i + j, m + 1, b * q + d, onto)
+        begin, end = block * _BLOCK, min(most, (block + 1) * _BLOCK)
+        full = end - (end - begin) % COLUMNS
+        for n in range(begin, full, COLUMNS):
+            for i in range(0, fours, ROWS):
+                for j, value in enumerate(_four(x, i, w, n, 0 if i else _AHEAD)):
+                    m = n + j % COLUMNS
+                    _put(y, i + j // COLUMNS, at + m, value * scales[m] + bias[m], onto)
             for i in range(fours, rows):
-                a, b = _alone(x[i], w[n], w[n + 1])
-                _put(y, i, m, a * p + c, onto)
-                _put(y, i, m + 1, b * q + d, onto)
+                for j, value in enumerate(_single(x, i, w, n, 0 if i else _AHEAD)):
+                    _put(y, i, at + n + j, value * scales[n + j] + bias[n + j], onto)
+        for n in range(full, end):
+            for i in range(rows):
+                _put(y, i, at + n, _pair(x, i, w, n, 0)[0] * scales[n] + bias[n], onto)
 
 
 _multiplied = shared(_product, **FAST)
@@ -178,12 +110,12 @@ def with_linears(network: N, make: Callable[[Tensor, Tensor | None], nn.Module])
     All other weights are the network's own, in the same memory.
 
     Args:
-        make: of a layer's weight (N, D) and bias, N being 2 or more.
+        make: of a layer's weight (N, D) and bias.
     """
     shared_tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     found = copy.deepcopy(network, dict(shared_tensors))
     for parent in list(found.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear | NextTokenHead) and len(child.weight) > 1:
+            if isinstance(child, nn.Linear | NextTokenHead):
                 setattr(parent, name, make(child.weight, getattr(child, "bias", None)))
     return found

@@ -67,12 +67,11 @@ def _attend(x, keys, values, places, cos, sin, scale, y):  # type: ignore[no-unt
         for k in range(width):
             keys[row, group, place, k] = new[key + k]
             values[row, group, place, k] = new[value + k]
-        seen = np.zeros(place + 1, np.float32)
+        seen, queries = np.zeros(place + 1, np.float32), new[: heads * width].reshape(heads, width)
         for head in range(group * each, (group + 1) * each):
             if cos.shape[1]:
                 _turn(new, head * width, cos[row], sin[row])
-            q, out = new[head * width : (head + 1) * width], y[row, head * width : (head + 1) * width]
-            attend_head(q, keys[row, group].reshape(-1), values[row, group].reshape(-1), 0, seen, scale, shares, out)
+            attend_head(queries, head, keys[row, group], values[row, group], seen, scale, shares, y[row, head * width : (head + 1) * width])
 
 
 _attended = shared(_attend, **FAST)
@@ -169,6 +168,6 @@ class FusedStep:
 
 
 def fits(step: DecoderStep, head: Any) -> bool:
-    """Whether all linear layers have the arrays that kernels take, and sums onto the states are of an even width."""
+    """Whether all linear layers have the arrays that kernels take."""
     layers = [layer for block in step.blocks for layer in (*block.projections, block.out, block.up, block.down)]
-    return all(hasattr(layer, "arrays") for layer in (*layers, head)) and step.embedding.embedding_dim % 2 == 0
+    return all(hasattr(layer, "arrays") for layer in (*layers, head))

@@ -12,59 +12,68 @@ from torch import Tensor
 
 from lexloom.compute import kernel, shared
 from lexloom.nn.few_rows import FAST
+from lexloom.nn.tile import COLUMNS, fetch, power_of_two, tile
 
 WIDE = 1 << 16  # keys times their width from which it is worth waking threads
+_AHEAD, _LINE = 16, 16  # slots that are asked for before they are needed; numbers that come at once
+_scores, _score = tile(1, COLUMNS), tile(1, 1)
 _UNSEEN = np.float32(-1e4)  # a bias below this is that of a place that is not seen
 
 
 @kernel(**FAST)
-def _add_four(out, values, a, b, c, d):  # type: ignore[no-untyped-def]
-    """out ← out + a, b, c and d times four values that stand one after the other."""
-    n = out.size
-    for k in range(n):
-        out[k] += a * values[k] + b * values[n + k] + c * values[2 * n + k] + d * values[3 * n + k]
+def _exp(x):  # type: ignore[no-untyped-def]
+    """eˣ of a float32 up to 0, but for its last digit; as `expf` of Cephes (Moshier), without a branch, so that many are made at once."""
+    x = max(x, np.float32(-87))
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4) * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    return (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))
 
 
 @kernel(**FAST)
-def _dot_four(q, keys):  # type: ignore[no-untyped-def]
-    """A query times four keys that stand one after the other."""
-    n, a, b, c, d = q.size, np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for k in range(n):
-        a += q[k] * keys[k]
-        b += q[k] * keys[n + k]
-        c += q[k] * keys[2 * n + k]
-        d += q[k] * keys[3 * n + k]
-    return a, b, c, d
+def _add_four(out, values, s, shares):  # type: ignore[no-untyped-def]
+    """out ← out + the values of slots s to s + 3 times their shares."""
+    a, b, c, d = shares[s], shares[s + 1], shares[s + 2], shares[s + 3]
+    w, x, y, z = values[s], values[s + 1], values[s + 2], values[s + 3]
+    for k in range(out.size):
+        out[k] += a * w[k] + b * x[k] + c * y[k] + d * z[k]
 
 
 @kernel(**FAST)
-def attend_head(q, keys, values, start, bias, scale, shares, out):  # type: ignore[no-untyped-def]
-    """out ← softmax(q · keysᵀ · scale + bias) · values, over the slots behind `start` up to the last that is seen."""
-    width, top, total, seen = q.size, np.float32(-np.inf), np.float32(0), bias.size
+def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignore[no-untyped-def]
+    """out ← softmax(q[head] · keysᵀ · scale + bias) · values, up to the last slot that is seen.
+
+    Args:
+        q: (heads, K). keys, values: (S, K). bias, shares: (S,), of which `shares` is overwritten. out: (K,).
+    """
+    top, total, seen, width = np.float32(-np.inf), np.float32(0), bias.size, keys.shape[1]
     while seen > 0 and bias[seen - 1] < _UNSEEN:
         seen -= 1
-    fours = seen - seen % 4
-    for s in range(0, fours, 4):
-        shares[s], shares[s + 1], shares[s + 2], shares[s + 3] = _dot_four(q, keys[start + s * width : start + (s + 4) * width])
-    for s in range(fours, seen):
-        key, score = keys[start + s * width : start + (s + 1) * width], np.float32(0)
-        for k in range(width):
-            score += q[k] * key[k]
-        shares[s] = score
+    full = seen - seen % COLUMNS
+    for s in range(0, full, COLUMNS):
+        for j, score in enumerate(_scores(q, head, keys, s, _AHEAD)):
+            shares[s + j] = score
+    for s in range(full, seen):
+        shares[s] = _score(q, head, keys, s, 0)[0]
     for s in range(seen):
         shares[s] = shares[s] * scale + bias[s]
         top = max(top, shares[s])
     for s in range(seen):
-        shares[s] = np.exp(shares[s] - top)
+        shares[s] = _exp(shares[s] - top)
         total += shares[s]
-    for k in range(width):
-        out[k] = 0
+    flat, fours = values.reshape(-1), seen - seen % 4
+    out[:] = 0
     for s in range(0, fours, 4):
-        _add_four(out, values[start + s * width : start + (s + 4) * width], shares[s], shares[s + 1], shares[s + 2], shares[s + 3])
+        for k in range((s + _AHEAD) * width, (s + _AHEAD + 4) * width, _LINE):
+            fetch(flat, k)
+        _add_four(out, values, s, shares)
     for s in range(fours, seen):
-        value = values[start + s * width : start + (s + 1) * width]
         for k in range(width):
-            out[k] += shares[s] * value[k]
+            out[k] += shares[s] * values[s, k]
     if total > 0:  # a row that sees nothing gets nothing
         for k in range(width):
             out[k] /= total
@@ -76,12 +85,14 @@ def _attend(q, keys, values, row_stride, group_stride, bias, scale, out):  # typ
     Args:
         q, out: (B, G, R, K). keys, values: flat, a row and a group every so many numbers. bias: (B, S).
     """
-    rows, groups, heads, _ = q.shape
+    rows, groups, heads, width = q.shape
+    slots = bias.shape[1]
     for job in prange(rows * groups):
         row, group = job // groups, job % groups
-        shares, start = np.empty(bias.shape[1], np.float32), row * row_stride + group * group_stride
+        start, shares = row * row_stride + group * group_stride, np.empty(slots, np.float32)
+        key, value = keys[start : start + slots * width].reshape(slots, width), values[start : start + slots * width].reshape(slots, width)
         for head in range(heads):
-            attend_head(q[row, group, head], keys, values, start, bias[row], scale, shares, out[row, group, head])
+            attend_head(q[row, group], head, key, value, bias[row], scale, shares, out[row, group, head])
 
 
 _attended = shared(_attend, **FAST)

@@ -1,0 +1,147 @@
+"""The heart of products with few rows: a tile of rows times weight rows, whose sums stay in the registers of the processor.
+
+Written as vector instructions, since compilers take such loops apart: one sum at a time, or half as wide as the machine is.
+
+Letters: R rows, C weight rows, D their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import binding, ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers that are worked on at once
+COLUMNS = LANES // 4  # weight rows of a tile: with ROWS rows, sums and inputs fill the registers
+ROWS = 4
+_FLOAT, _WORD, _PLACE = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_FLOATS = ir.VectorType(_FLOAT, LANES)
+
+
+def tile(rows: int, columns: int) -> Callable[..., Any]:
+    """A function for kernels: `(x, i, w, n, ahead)` -> the R · C products of rows i… of x and n… of w, those of a row side by side.
+
+    Args of that function:
+        x: (B, D) float32. w: (N, D) float32 or int8. Both with rows of numbers side by side.
+        ahead: how many weight rows from here will be needed soon, and are asked for from memory; 0 for none.
+    """
+
+    @intrinsic
+    def product(typing: Any, x: Any, i: Any, w: Any, n: Any, ahead: Any) -> Any:
+        """See `tile`."""
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            here = _Emitter(context, builder, signature, values)
+            sums = here.sums(rows, columns)
+            found = [builder.extract_element(sums, _WORD(k)) for k in range(rows * columns)]
+            return context.make_tuple(builder, signature.return_type, found)
+
+        return types.UniTuple(types.float32, rows * columns)(x, types.int64, w, types.int64, types.int64), generate
+
+    return product  # type: ignore[no-any-return]
+
+
+@intrinsic
+def fetch(typing: Any, array: Any, place: Any) -> Any:
+    """For kernels: has the memory around `array[place]` brought near, of an array of one dimension."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        _fetch(builder, builder.gep(data, [values[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@intrinsic
+def power_of_two(typing: Any, n: Any) -> Any:
+    """For kernels: 2ⁿ as float32, of a whole number from -126 to 127; made of its bits, so that many are made at once."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.bitcast(builder.shl(builder.add(values[0], _WORD(127)), _WORD(23)), _FLOAT)
+
+    return types.float32(types.int32), generate
+
+
+def _fetch(builder: Any, place: Any) -> None:
+    """A place outside all memory does no harm."""
+    byte = ir.IntType(8).as_pointer()
+    call = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD]))
+    builder.call(call, [builder.bitcast(place, byte), _WORD(0), _WORD(3), _WORD(1)])  # to read, to the nearest cache, data
+
+
+class _Emitter:
+    """Writes the instructions of one tile."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, values: Any) -> None:
+        self.context, self.builder, self.types = context, builder, signature.args
+        x, self.i, w, self.n, self.ahead = values
+        self.x, self.w = (
+            context.make_array(kind)(context, builder, value) for kind, value in ((signature.args[0], x), (signature.args[2], w))
+        )
+        self.width = builder.extract_value(self.x.shape, 1)
+        self.whole = self.types[2].dtype == types.float32
+
+    def sums(self, rows: int, columns: int) -> Any:
+        """One vector whose first R · C numbers are the products."""
+        b = self.builder
+        totals = [[cgutils.alloca_once_value(b, _FLOATS([0.0] * LANES)) for _ in range(columns)] for _ in range(rows)]
+        xs = [self._row(self.types[0], self.x, b.add(self.i, _PLACE(r))) for r in range(rows)]
+        ws = [self._row(self.types[2], self.w, b.add(self.n, _PLACE(c))) for c in range(columns)]
+        full = b.and_(self.width, _PLACE(-LANES))
+        step = b.mul(self.ahead, self.width)
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        fused = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f32")
+        with cgutils.for_range_slice(b, _PLACE(0), full, _PLACE(LANES), _PLACE) as (k, _):
+            for w in ws:
+                _fetch(b, b.gep(w, [b.add(k, step)]))
+            left = [self._floats(w, k, self.whole) for w in ws]
+            for row, x in zip(totals, xs, strict=True):
+                right = self._floats(x, k, True)
+                for total, w in zip(row, left, strict=True):
+                    b.store(b.call(fused, [right, w, b.load(total)]), total)
+        with cgutils.for_range_slice(b, full, self.width, _PLACE(1), _PLACE) as (k, _):  # what is left of a row, number by number
+            for row, x in zip(totals, xs, strict=True):
+                for total, w in zip(row, ws, strict=True):
+                    self._add(total, b.fmul(self._one(x, k, True), self._one(w, k, self.whole)))
+        return self._summed([b.load(total) for row in totals for total in row])
+
+    def _row(self, kind: Any, array: Any, row: Any) -> Any:
+        return cgutils.get_item_pointer(self.context, self.builder, kind, array, [row, _PLACE(0)], wraparound=False)
+
+    def _floats(self, row: Any, k: Any, whole: bool) -> Any:
+        b = self.builder
+        kind = _FLOATS if whole else ir.VectorType(ir.IntType(8), LANES)
+        found = b.load(b.bitcast(b.gep(row, [k]), kind.as_pointer()), align=4 if whole else 1)
+        return found if whole else b.sitofp(b.sext(found, ir.VectorType(_WORD, LANES)), _FLOATS)
+
+    def _one(self, row: Any, k: Any, whole: bool) -> Any:
+        found = self.builder.load(self.builder.gep(row, [k]))
+        return found if whole else self.builder.sitofp(found, _FLOAT)
+
+    def _add(self, total: Any, value: Any) -> None:
+        b = self.builder
+        now = b.load(total)
+        b.store(b.insert_element(now, b.fadd(b.extract_element(now, _WORD(0)), value), _WORD(0)), total)
+
+    def _summed(self, vectors: Sequence[Any]) -> Any:
+        """Adds neighbours in all vectors until each is one number: they then stand side by side in one vector."""
+        lanes, found = LANES, list(vectors)
+        each = lanes
+        while each > 1:
+            if len(found) > 1:
+                found += [_FLOATS([0.0] * lanes)] * (len(found) % 2)
+                found = [self._halved(a, b, lanes, lanes) for a, b in zip(found[::2], found[1::2], strict=True)]
+            else:
+                found, lanes = [self._halved(found[0], found[0], lanes, lanes // 2)], lanes // 2
+            each //= 2
+        return found[0]
+
+    def _halved(self, a: Any, b: Any, lanes: int, kept: int) -> Any:
+        kind = ir.VectorType(_WORD, kept)
+        even, odd = (self.builder.shuffle_vector(a, b, kind(list(range(start, 2 * kept, 2)))) for start in (0, 1))
+        return self.builder.fadd(even, odd)
