@@ -21,6 +21,8 @@ from lexloom.nn.step import DecoderStep
 from lexloom.nn.unset import Unset
 from lexloom.registry import Registry
 
+_ENDS = ("weight", "bias")
+
 
 @dataclass
 class Output:
@@ -58,6 +60,21 @@ def fused(theirs: Sequence[str], own: str) -> Weight:
     """Tensors of equal shape on disk that are one tensor here, joined along the first dimension."""
     n = len(theirs)
     return Weight(tuple(theirs), (own,), lambda ts: [torch.cat(list(ts))], lambda ts: list(ts[0].chunk(n)))
+
+
+def stored_twice(theirs: tuple[str, str], own: str, *, when: str) -> Weight:
+    """A tensor that stands on disk under two names, of which the class there reads the first."""
+    return Weight(theirs, (own,), lambda ts: ts[:1], lambda ts: [ts[0], ts[0]], when)
+
+
+def layer(theirs: str, own: str) -> list[Weight]:
+    """The weight and the bias of a layer or norm that differ in name only; a network without that bias has no such row."""
+    return [same(f"{theirs}.{end}", f"{own}.{end}") for end in _ENDS]
+
+
+def fused_layer(theirs: Sequence[str], own: str) -> list[Weight]:
+    """The weight and the bias of one layer, which on disk are those of several."""
+    return [fused([f"{name}.{end}" for name in theirs], f"{own}.{end}") for end in _ENDS]
 
 
 class Architecture(nn.Module):

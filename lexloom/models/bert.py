@@ -5,7 +5,7 @@ Letters: B rows, T tokens, D width, V vocabulary, N any leading dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, fused, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused_layer, layer, same, stored_twice
 from lexloom.nn.attention import padding_bias
 from lexloom.nn.block import PostNormBlock, activation
 from lexloom.nn.dropout import Dropout
@@ -85,21 +85,8 @@ class ClassificationHead(nn.Module):
         return self.linear(self.dropout(x, row_keys))
 
 
-def _first(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return tensors[:1]
-
-
-def _twice(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [tensors[0], tensors[0]]
-
-
 _L = "encoder.layer.{i}."
 _B = "blocks.{i}."
-_ENDS = ("weight", "bias")
-
-
-def _classifier(role: str, theirs: str) -> list[Weight]:
-    return [same(f"{theirs}.{end}", f"heads.{role}.linear.{end}") for end in _ENDS]
 
 
 @ARCHITECTURES.register("bert")
@@ -125,29 +112,29 @@ class Bert(Architecture):
         same("embeddings.word_embeddings.weight", "embedding.weight"),
         same("embeddings.position_embeddings.weight", "positions.weight"),
         same("embeddings.token_type_embeddings.weight", "segments.weight"),
-        *(same(f"embeddings.LayerNorm.{end}", f"embedding_norm.{end}") for end in _ENDS),
-        *(fused([f"{_L}attention.self.{x}.{end}" for x in ("query", "key", "value")], f"{_B}attention.qkv.{end}") for end in _ENDS),
-        *(same(f"{_L}attention.output.dense.{end}", f"{_B}attention.out.{end}") for end in _ENDS),
-        *(same(f"{_L}attention.output.LayerNorm.{end}", f"{_B}attention_norm.{end}") for end in _ENDS),
-        *(same(f"{_L}intermediate.dense.{end}", f"{_B}up.{end}") for end in _ENDS),
-        *(same(f"{_L}output.dense.{end}", f"{_B}down.{end}") for end in _ENDS),
-        *(same(f"{_L}output.LayerNorm.{end}", f"{_B}norm.{end}") for end in _ENDS),
-        *(same(f"pooler.dense.{end}", f"pooler.{end}") for end in _ENDS),
+        *layer("embeddings.LayerNorm", "embedding_norm"),
+        *fused_layer([f"{_L}attention.self.{part}" for part in ("query", "key", "value")], f"{_B}attention.qkv"),
+        *layer(f"{_L}attention.output.dense", f"{_B}attention.out"),
+        *layer(f"{_L}attention.output.LayerNorm", f"{_B}attention_norm"),
+        *layer(f"{_L}intermediate.dense", f"{_B}up"),
+        *layer(f"{_L}output.dense", f"{_B}down"),
+        *layer(f"{_L}output.LayerNorm", f"{_B}norm"),
+        *layer("pooler.dense", "pooler"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {
         "masked-lm": [
-            *(same(f"cls.predictions.transform.dense.{end}", f"heads.masked-lm.dense.{end}") for end in _ENDS),
-            *(same(f"cls.predictions.transform.LayerNorm.{end}", f"heads.masked-lm.norm.{end}") for end in _ENDS),
+            *layer("cls.predictions.transform.dense", "heads.masked-lm.dense"),
+            *layer("cls.predictions.transform.LayerNorm", "heads.masked-lm.norm"),
             same("cls.predictions.decoder.weight", "heads.masked-lm.weight"),
             replace(same("cls.predictions.bias", "heads.masked-lm.bias"), when="tied"),
             # Untied, the class on disk holds the bias twice and reads the decoder's.
-            Weight(("cls.predictions.decoder.bias", "cls.predictions.bias"), ("heads.masked-lm.bias",), _first, _twice, "untied"),
+            stored_twice(("cls.predictions.decoder.bias", "cls.predictions.bias"), "heads.masked-lm.bias", when="untied"),
         ],
-        "next-sentence": _classifier("next-sentence", "cls.seq_relationship"),
-        "sequence-classification": _classifier("sequence-classification", "classifier"),
-        "token-classification": _classifier("token-classification", "classifier"),
-        "question-answering": _classifier("question-answering", "qa_outputs"),
-        "multiple-choice": _classifier("multiple-choice", "classifier"),
+        "next-sentence": layer("cls.seq_relationship", "heads.next-sentence.linear"),
+        "sequence-classification": layer("classifier", "heads.sequence-classification.linear"),
+        "token-classification": layer("classifier", "heads.token-classification.linear"),
+        "question-answering": layer("qa_outputs", "heads.question-answering.linear"),
+        "multiple-choice": layer("classifier", "heads.multiple-choice.linear"),
     }
     ALIASES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

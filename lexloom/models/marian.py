@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lexloom.config import Config
 from lexloom.errors import ConfigError, unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, fused, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, fused_layer, layer, same, stored_twice
 from lexloom.nn.attention import causal_bias, padding_bias
 from lexloom.nn.cache import SourceCache
 from lexloom.nn.dropout import Dropout
@@ -75,14 +75,6 @@ class MarianConfig(Config):
         return self.decoder_vocab_size or self.vocab_size
 
 
-def _first(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return tensors[:1]
-
-
-def _twice(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [tensors[0], tensors[0]]
-
-
 def _flat(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     return [tensors[0].reshape(-1)]
 
@@ -91,22 +83,17 @@ def _row(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     return [tensors[0].reshape(1, -1)]
 
 
-_ENDS = ("weight", "bias")
 _SHARED = {"self_attn.out_proj": "attention.out", "self_attn_layer_norm": "attention_norm"}
 _SHARED |= {"fc1": "up", "fc2": "down", "final_layer_norm": "norm"}
 _CROSS = {"encoder_attn.q_proj": "cross.q", "encoder_attn.out_proj": "cross.out", "encoder_attn_layer_norm": "cross_norm"}
 
 
-def _both(theirs: str, own: str) -> list[Weight]:
-    return [same(f"{theirs}.{end}", f"{own}.{end}") for end in _ENDS]
-
-
 def _fused(theirs: str, parts: str, own: str) -> list[Weight]:
-    return [fused([f"{theirs}.{part}_proj.{end}" for part in parts], f"{own}.{end}") for end in _ENDS]
+    return fused_layer([f"{theirs}.{part}_proj" for part in parts], own)
 
 
 def _block(theirs: str, own: str, names: Mapping[str, str]) -> list[Weight]:
-    plain = [row for their, mine in names.items() for row in _both(f"{theirs}.{their}", f"{own}.{mine}")]
+    plain = [row for their, mine in names.items() for row in layer(f"{theirs}.{their}", f"{own}.{mine}")]
     return [*_fused(f"{theirs}.self_attn", "qkv", f"{own}.attention.qkv"), *plain]
 
 
@@ -125,7 +112,7 @@ class Marian(Architecture):
     WEIGHTS = (
         Weight(("shared.weight",), ("embedding.weight",), when="one embedding"),
         # Shared and yet untied, the class on disk holds three embeddings and reads two.
-        Weight(("encoder.embed_tokens.weight", "shared.weight"), ("embedding.weight",), _first, _twice, "three embeddings"),
+        stored_twice(("encoder.embed_tokens.weight", "shared.weight"), "embedding.weight", when="three embeddings"),
         Weight(("encoder.embed_tokens.weight",), ("embedding.weight",), when="two embeddings"),
         same("decoder.embed_tokens.weight", "target_embedding.weight"),
         *_block("encoder.layers.{i}", "encoder.{i}", _SHARED),

@@ -5,7 +5,7 @@ Letters: B rows, T tokens, D width, V vocabulary, K labels, N any leading dimens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import ConfigError, unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, fused, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused_layer, layer, same, stored_twice
 from lexloom.nn.attention import padding_bias
 from lexloom.nn.block import PostNormBlock
 from lexloom.nn.dropout import Dropout
@@ -101,23 +101,10 @@ class TextClassificationHead(nn.Module):
         return self.linear(self.inner_dropout(torch.tanh(self.dense(self.dropout(x, row_keys))), row_keys))
 
 
-def _first(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return tensors[:1]
-
-
-def _twice(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [tensors[0], tensors[0]]
-
-
 _L = "encoder.layer.{i}."
 _B = "blocks.{i}."
-_ENDS = ("weight", "bias")
 _BLOCK = {"attention.output.dense": "attention.out", "attention.output.LayerNorm": "attention_norm"}
 _BLOCK |= {"intermediate.dense": "up", "output.dense": "down", "output.LayerNorm": "norm"}
-
-
-def _both(theirs: str, own: str) -> list[Weight]:
-    return [same(f"{theirs}.{end}", f"{own}.{end}") for end in _ENDS]
 
 
 @ARCHITECTURES.register("roberta")
@@ -140,27 +127,27 @@ class Roberta(Architecture):
         same("embeddings.word_embeddings.weight", "embedding.weight"),
         same("embeddings.position_embeddings.weight", "positions.weight"),
         same("embeddings.token_type_embeddings.weight", "segments.weight"),
-        *_both("embeddings.LayerNorm", "embedding_norm"),
-        *(fused([f"{_L}attention.self.{x}.{end}" for x in ("query", "key", "value")], f"{_B}attention.qkv.{end}") for end in _ENDS),
-        *(row for theirs, own in _BLOCK.items() for row in _both(_L + theirs, _B + own)),
-        *_both("pooler.dense", "pooler"),
+        *layer("embeddings.LayerNorm", "embedding_norm"),
+        *fused_layer([f"{_L}attention.self.{part}" for part in ("query", "key", "value")], f"{_B}attention.qkv"),
+        *(row for theirs, own in _BLOCK.items() for row in layer(_L + theirs, _B + own)),
+        *layer("pooler.dense", "pooler"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {
         "masked-lm": [
-            *_both("lm_head.dense", "heads.masked-lm.dense"),
-            *_both("lm_head.layer_norm", "heads.masked-lm.norm"),
+            *layer("lm_head.dense", "heads.masked-lm.dense"),
+            *layer("lm_head.layer_norm", "heads.masked-lm.norm"),
             same("lm_head.decoder.weight", "heads.masked-lm.weight"),
             replace(same("lm_head.bias", "heads.masked-lm.bias"), when="tied"),
             # Untied, the class on disk holds the bias twice and reads the decoder's.
-            Weight(("lm_head.decoder.bias", "lm_head.bias"), ("heads.masked-lm.bias",), _first, _twice, "untied"),
+            stored_twice(("lm_head.decoder.bias", "lm_head.bias"), "heads.masked-lm.bias", when="untied"),
         ],
         "sequence-classification": [
-            *_both("classifier.dense", "heads.sequence-classification.dense"),
-            *_both("classifier.out_proj", "heads.sequence-classification.linear"),
+            *layer("classifier.dense", "heads.sequence-classification.dense"),
+            *layer("classifier.out_proj", "heads.sequence-classification.linear"),
         ],
-        "token-classification": _both("classifier", "heads.token-classification.linear"),
-        "question-answering": _both("qa_outputs", "heads.question-answering.linear"),
-        "multiple-choice": _both("classifier", "heads.multiple-choice.linear"),
+        "token-classification": layer("classifier", "heads.token-classification.linear"),
+        "question-answering": layer("qa_outputs", "heads.question-answering.linear"),
+        "multiple-choice": layer("classifier", "heads.multiple-choice.linear"),
     }
     ALIASES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
