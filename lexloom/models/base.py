@@ -181,12 +181,12 @@ class Architecture(nn.Module):
     @property
     def width(self) -> int:
         """D."""
-        raise NotImplementedError
+        return int(self.config.hidden_size)
 
     @property
     def max_length(self) -> int:
-        """The longest input, in tokens, special ones included."""
-        raise NotImplementedError
+        """The longest input, in tokens, special ones included; of a network without a table of positions what it was made for."""
+        return int(self.config.max_position_embeddings)
 
     @property
     def depth(self) -> int:
@@ -195,8 +195,8 @@ class Architecture(nn.Module):
 
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:
-        """Whether the class in `transformers` for these roles holds the pooler."""
-        raise NotImplementedError
+        """Whether the class in `transformers` for these roles holds the pooler; there is none unless the architecture says so."""
+        return False
 
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture", "ARCHITECTURES", "lexloom.models")

@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2018): post-norm encoder, learned positions, segments, pooler; and its heads.
 
-Letters: B rows, T tokens, D width, V vocabulary, N any leading dimensions.
+Letters: B rows, T tokens, D width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -19,8 +18,10 @@ from lexloom.config import Config
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused_layer, layer, same, stored_twice
 from lexloom.nn.attention import padding_bias
-from lexloom.nn.block import PostNormBlock, activation
+from lexloom.nn.block import PostNormBlock
+from lexloom.nn.classification import ClassificationHead
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.masked_token import MaskedLMHead
 from lexloom.nn.mimetic import contrast, look_beside
 from lexloom.nn.positions import sinusoids
 
@@ -50,39 +51,6 @@ class BertConfig(Config):
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"a hidden_size ({self.hidden_size}) that num_attention_heads ({self.num_attention_heads}) divides")
         return self
-
-
-class MaskedLMHead(nn.Module):
-    """Dense, activation, norm, then scores over the vocabulary, by the embedding's own matrix when tied."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.weight: nn.Parameter | Tensor = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.act, self.tied = activation(config.hidden_act), config.tie_word_embeddings
-
-    def tie(self, embedding: nn.Embedding) -> None:
-        """Shares the embedding's matrix, unless the config unties them."""
-        if self.tied:
-            self.weight = embedding.weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) states of the positions to predict -> (N, V) logits."""
-        return F.linear(self.norm(self.act(self.dense(hidden))), self.weight, self.bias)
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and one linear layer: (N, D) -> (N, labels)."""
-
-    def __init__(self, width: int, labels: int, dropout: float, site: int) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout, site)
-        self.linear = nn.Linear(width, labels)
-
-    def forward(self, x: Tensor, row_keys: Tensor | None = None) -> Tensor:
-        return self.linear(self.dropout(x, row_keys))
 
 
 _L = "encoder.layer.{i}."
@@ -217,22 +185,12 @@ class Bert(Architecture):
         c, site = self.config, 1 + len(self.blocks) * PostNormBlock.sites
         p = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
         if role == "masked-lm":
-            return MaskedLMHead(c)
+            return MaskedLMHead(c.vocab_size, c.hidden_size, act=c.hidden_act, eps=c.layer_norm_eps, tied=c.tie_word_embeddings)
         widths = {"next-sentence": 2, "question-answering": 2, "multiple-choice": 1}
         if role in ("sequence-classification", "token-classification", *widths):
             plain = role in ("next-sentence", "question-answering")
             return ClassificationHead(c.hidden_size, widths.get(role, labels), 0.0 if plain else p, site)
         raise unknown("head of bert", role, self.HEAD_WEIGHTS)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
-
-    @property
-    def max_length(self) -> int:
-        """As many tokens as there are position embeddings."""
-        return int(self.config.max_position_embeddings)
 
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:

@@ -218,13 +218,3 @@ class EncoderDecoder(Architecture):
     def width(self) -> int:
         """D."""
         return int(self.config.d_model)
-
-    @property
-    def max_length(self) -> int:
-        """Of source and target each."""
-        return int(self.config.max_position_embeddings)
-
-    @classmethod
-    def pooled(cls, roles: frozenset[str]) -> bool:
-        """There is no pooler."""
-        return False

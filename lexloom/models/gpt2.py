@@ -234,8 +234,3 @@ class GPT2(Architecture):
     def max_length(self) -> int:
         """As many tokens as there are position embeddings."""
         return int(self.config.n_positions)
-
-    @classmethod
-    def pooled(cls, roles: frozenset[str]) -> bool:
-        """There is no pooler."""
-        return False

@@ -266,18 +266,3 @@ class Llama(Architecture):
         if role == "causal-lm":
             return NextTokenHead(self.config.vocab_size, self.config.hidden_size, tied=self.config.tie_word_embeddings)
         raise unknown("head of llama", role, self.HEAD_WEIGHTS)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
-
-    @property
-    def max_length(self) -> int:
-        """The longest text of training, or what rotary scaling has made of it."""
-        return int(self.config.max_position_embeddings)
-
-    @classmethod
-    def pooled(cls, roles: frozenset[str]) -> bool:
-        """There is no pooler."""
-        return False

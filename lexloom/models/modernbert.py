@@ -302,16 +302,6 @@ class ModernBert(Architecture):
             return ClassificationHead(self.config, labels, 1 + len(self.blocks) * Block.sites)
         raise unknown("head of modernbert", role, self.HEAD_WEIGHTS)
 
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
-
-    @property
-    def max_length(self) -> int:
-        """No table ends there; it is what the model was trained for."""
-        return int(self.config.max_position_embeddings)
-
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:
         """The classes that classify a whole text pool its states; there are no weights in that."""

@@ -1,6 +1,6 @@
 """RoBERTa (Liu et al. 2019): BERT's encoder with positions counted from the padding token on, one segment, and heads of its own.
 
-Letters: B rows, T tokens, D width, V vocabulary, K labels, N any leading dimensions.
+Letters: B rows, T tokens, D width, K labels, N any leading dimensions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -20,7 +19,9 @@ from lexloom.errors import ConfigError, unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused_layer, layer, same, stored_twice
 from lexloom.nn.attention import padding_bias
 from lexloom.nn.block import PostNormBlock
+from lexloom.nn.classification import ClassificationHead
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.masked_token import MaskedLMHead
 from lexloom.nn.mimetic import contrast, look_beside
 from lexloom.nn.positions import sinusoids
 
@@ -54,39 +55,6 @@ class RobertaConfig(Config):
         if self.max_position_embeddings <= self.pad_token_id + 1:
             raise ValueError(f"max_position_embeddings over {self.pad_token_id + 1}: positions are counted from pad_token_id + 1 on")
         return self
-
-
-class MaskedLMHead(nn.Module):
-    """Dense, GELU whatever the encoder's activation, norm, then scores over the vocabulary, by the embedding's own matrix when tied."""
-
-    def __init__(self, config: RobertaConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.weight: nn.Parameter | Tensor = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.tied = config.tie_word_embeddings
-
-    def tie(self, embedding: nn.Embedding) -> None:
-        """Shares the embedding's matrix, unless the config unties them."""
-        if self.tied:
-            self.weight = embedding.weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) states of the positions to predict -> (N, V) logits."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), self.weight, self.bias)
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and one linear layer: (N, D) -> (N, K)."""
-
-    def __init__(self, width: int, labels: int, dropout: float, site: int) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout, site)
-        self.linear = nn.Linear(width, labels)
-
-    def forward(self, x: Tensor, row_keys: Tensor | None = None) -> Tensor:
-        return self.linear(self.dropout(x, row_keys))
 
 
 class TextClassificationHead(nn.Module):
@@ -244,18 +212,14 @@ class Roberta(Architecture):
         c, site = self.config, 1 + len(self.blocks) * PostNormBlock.sites
         p = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
         if role == "masked-lm":
-            return MaskedLMHead(c)
+            # Its activation is GELU, whatever the encoder's is.
+            return MaskedLMHead(c.vocab_size, c.hidden_size, act="gelu", eps=c.layer_norm_eps, tied=c.tie_word_embeddings)
         if role == "sequence-classification":
             return TextClassificationHead(c.hidden_size, labels, p, site)
         plain = {"token-classification": (labels, p), "question-answering": (2, 0.0), "multiple-choice": (1, c.hidden_dropout_prob)}
         if role in plain:
             return ClassificationHead(c.hidden_size, *plain[role], site)
         raise unknown("head of roberta", role, self.HEAD_WEIGHTS)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
 
     @property
     def max_length(self) -> int:
