@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from _ours import Loop, MadeRows
 
 from lexloom import compute, keys
 from lexloom.models.base import Network
 from lexloom.models.bert import Bert, BertConfig
 from lexloom.objectives.base import Vocabulary
 from lexloom.objectives.masked_lm import MaskedLM, MaskedLMConfig
-from lexloom.train.loop import fit
-from lexloom.train.optim import AdamW, OptimizerConfig
-from lexloom.train.source import PackedSource, Phase
-from lexloom.train.step import Step, prepared
 
 SPECIAL = (0, 1, 2, 3, 4)  # padding, unknown, [CLS], [SEP], [MASK]
 TRAINER: dict[str, Any] = {
@@ -73,7 +70,7 @@ class Size:
         }
 
 
-class RandomRows:
+class RandomRows(MadeRows):
     """A packing of `n` rows: ids drawn as 1 / rank, special tokens at both ends."""
 
     def __init__(self, size: Size, n: int = 2048) -> None:
@@ -83,18 +80,11 @@ class RandomRows:
         special = np.zeros(size.length, dtype=bool)
         special[[0, -1]] = True
         types = np.zeros(size.length, dtype=np.int64)
-        self.made = [{"id": i, "input_ids": row, "token_type_ids": types, "special": special} for i, row in enumerate(ids)]
-
-    def __len__(self) -> int:
-        return len(self.made)
-
-    def rows(self, ids: Any) -> list[dict[str, Any]]:
-        """Rows by id."""
-        return [self.made[i] for i in ids]
+        super().__init__([{"id": i, "input_ids": row, "token_type_ids": types, "special": special} for i, row in enumerate(ids)])
 
 
-class Ours:
-    """lexloom's loop: collation, forward, backward, clipping and AdamW over fp32 masters.
+class Ours(Loop):
+    """See `Loop`.
 
     Args:
         size: the fields of a `Size`.
@@ -102,27 +92,13 @@ class Ours:
     """
 
     def __init__(self, size: Mapping[str, Any], **overrides: Any) -> None:
-        size = Size(**size)
-        self.chosen = compute.choose(compute.ComputeConfig(**overrides), steps=10**6)
-        self.chosen.apply()
-        self.about = self.chosen.line()
-        vocabulary = Vocabulary(size.vocabulary, SPECIAL[4], frozenset(SPECIAL), FILLS)
-        self.objective = MaskedLM(MaskedLMConfig(rate=size.rate), vocabulary)
-        network = Network.build(Bert, BertConfig.read(size.config()), ("masked-lm",), seed=1)
-        masters = {name: p.detach().clone() for name, p in network.named_parameters()}
-        network.to(self.chosen.torch_dtype)
-        self.step = prepared(Step(network, self.objective), self.chosen)
-        self.optimizer = AdamW(network.named_parameters(), OptimizerConfig(learning_rate=1e-4))
-        self.optimizer.adopt(masters)
-        self.size, self.packing, self.done = size, RandomRows(size), 0
-
-    def steps(self, n: int) -> float:
-        """Seconds of `n` steps, after one that is not counted: it holds what a start does once."""
-        phase = Phase(self.size.length, self.packing, self.done + n + 1, self.size.rows, self.size.rows)
-        source = PackedSource([phase], self.objective, seed=1)
-        ends = [time.perf_counter() for _ in fit(self.step, self.objective.parts, self.optimizer, source, lambda _: 1e-4, start=self.done)]
-        self.done += n + 1
-        return ends[-1] - ends[0]
+        wanted = Size(**size)
+        chosen = compute.choose(compute.ComputeConfig(**overrides), steps=10**6)
+        chosen.apply()
+        self.about = chosen.line()
+        objective = MaskedLM(MaskedLMConfig(rate=wanted.rate), Vocabulary(wanted.vocabulary, SPECIAL[4], frozenset(SPECIAL), FILLS))
+        network = Network.build(Bert, BertConfig.read(wanted.config()), ("masked-lm",), seed=1)
+        super().__init__(network, objective, chosen, RandomRows(wanted), rows=wanted.rows, length=wanted.length)
 
 
 class TrainerPeer:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _ours import Loop, MadeRows
 from torch import Tensor, nn
 
 from lexloom import compute, keys
@@ -19,10 +20,6 @@ from lexloom.models.elmo import Elmo, ElmoConfig
 from lexloom.objectives.base import Vocabulary
 from lexloom.objectives.two_way_lm import ROLE, TwoWayLM, TwoWayLMConfig
 from lexloom.text.spelling import SYMBOLS, spelled
-from lexloom.train.loop import fit
-from lexloom.train.optim import AdamW, OptimizerConfig
-from lexloom.train.source import PackedSource, Phase
-from lexloom.train.step import Step, prepared
 
 SPECIAL = 7  # ids below are special tokens; 2 and 3 stand around a row
 FILLS = {"input_ids": 0, "characters": 0}
@@ -61,7 +58,7 @@ def words(size: Size) -> np.ndarray:
     return spelled(["".join(_LETTERS[row[:n]]) for row, n in zip(drawn, lengths, strict=True)], size.characters)
 
 
-class RandomRows:
+class RandomRows(MadeRows):
     """A packing of `n` rows: words drawn by Zipf's law, p(n) ~ 1 / (n + 2.7) (Mandelbrot's form)."""
 
     def __init__(self, size: Size, n: int = 1024) -> None:
@@ -72,45 +69,25 @@ class RandomRows:
         special = np.zeros(size.length, dtype=bool)
         special[[0, -1]] = True
         spellings = words(size)
-        self.made = [{"id": i, "input_ids": row, "special": special, "characters": spellings[row]} for i, row in enumerate(ids)]
-
-    def __len__(self) -> int:
-        return len(self.made)
-
-    def rows(self, ids: Any) -> list[dict[str, Any]]:
-        """Rows by id."""
-        return [self.made[i] for i in ids]
+        super().__init__([{"id": i, "input_ids": row, "special": special, "characters": spellings[row]} for i, row in enumerate(ids)])
 
 
-class Ours:
-    """lexloom's loop: collation, forward, backward, clipping and AdamW over fp32 masters.
+class Ours(Loop):
+    """See `Loop`.
 
     Args:
         size: the fields of a `Size`. full: a full softmax. overrides: of what `compute.choose` picks: dtype, threads, compile.
     """
 
     def __init__(self, size: Mapping[str, Any], *, full: bool = False, **overrides: Any) -> None:
-        self.size = Size(**size)
-        self.chosen = compute.choose(compute.ComputeConfig(**overrides), steps=0)
-        self.chosen.apply()
-        vocabulary = Vocabulary(self.size.vocabulary, None, frozenset(range(SPECIAL)), FILLS, characters=self.size.characters)
-        self.objective = TwoWayLM(TwoWayLMConfig(), vocabulary)
-        network = Network.build(Elmo, self.size.config(**({"cutoffs": []} if full else {})), (ROLE,), seed=1)
-        masters = {name: p.detach().clone() for name, p in network.named_parameters()}
-        network.to(self.chosen.torch_dtype)
-        self.about = f"{self.chosen.line()}; {sum(m.numel() for m in masters.values()):,} weights"
-        self.step = prepared(Step(network, self.objective), self.chosen)
-        self.optimizer = AdamW(network.named_parameters(), OptimizerConfig(learning_rate=1e-4))
-        self.optimizer.adopt(masters)
-        self.packing, self.done = RandomRows(self.size), 0
-
-    def steps(self, n: int) -> float:
-        """Seconds of `n` steps, after one that is not counted: it holds what a start does once."""
-        phase = Phase(self.size.length, self.packing, self.done + n + 1, self.size.rows, self.size.rows)
-        source = PackedSource([phase], self.objective, seed=1)
-        ends = [time.perf_counter() for _ in fit(self.step, self.objective.parts, self.optimizer, source, lambda _: 1e-4, start=self.done)]
-        self.done += n + 1
-        return ends[-1] - ends[0]
+        wanted = Size(**size)
+        chosen = compute.choose(compute.ComputeConfig(**overrides), steps=0)
+        chosen.apply()
+        vocabulary = Vocabulary(wanted.vocabulary, None, frozenset(range(SPECIAL)), FILLS, characters=wanted.characters)
+        network = Network.build(Elmo, wanted.config(**({"cutoffs": []} if full else {})), (ROLE,), seed=1)
+        self.about = f"{chosen.line()}; {sum(p.numel() for p in network.parameters()):,} weights"
+        objective = TwoWayLM(TwoWayLMConfig(), vocabulary)
+        super().__init__(network, objective, chosen, RandomRows(wanted), rows=wanted.rows, length=wanted.length)
 
 
 class Plain(nn.Module):

@@ -21,6 +21,8 @@ from lexloom.nn.step import DecoderStep
 from lexloom.nn.unset import Unset
 from lexloom.registry import Registry
 
+_ENDS = ("weight", "bias")
+
 
 @dataclass
 class Output:
@@ -58,6 +60,21 @@ def fused(theirs: Sequence[str], own: str) -> Weight:
     """Tensors of equal shape on disk that are one tensor here, joined along the first dimension."""
     n = len(theirs)
     return Weight(tuple(theirs), (own,), lambda ts: [torch.cat(list(ts))], lambda ts: list(ts[0].chunk(n)))
+
+
+def stored_twice(theirs: tuple[str, str], own: str, *, when: str) -> Weight:
+    """A tensor that stands on disk under two names, of which the class there reads the first."""
+    return Weight(theirs, (own,), lambda ts: ts[:1], lambda ts: [ts[0], ts[0]], when)
+
+
+def layer(theirs: str, own: str) -> list[Weight]:
+    """The weight and the bias of a layer or norm that differ in name only; a network without that bias has no such row."""
+    return [same(f"{theirs}.{end}", f"{own}.{end}") for end in _ENDS]
+
+
+def fused_layer(theirs: Sequence[str], own: str) -> list[Weight]:
+    """The weight and the bias of one layer, which on disk are those of several."""
+    return [fused([f"{name}.{end}" for name in theirs], f"{own}.{end}") for end in _ENDS]
 
 
 class Architecture(nn.Module):
@@ -164,12 +181,12 @@ class Architecture(nn.Module):
     @property
     def width(self) -> int:
         """D."""
-        raise NotImplementedError
+        return int(self.config.hidden_size)
 
     @property
     def max_length(self) -> int:
-        """The longest input, in tokens, special ones included."""
-        raise NotImplementedError
+        """The longest input, in tokens, special ones included; of a network without a table of positions what it was made for."""
+        return int(self.config.max_position_embeddings)
 
     @property
     def depth(self) -> int:
@@ -178,8 +195,8 @@ class Architecture(nn.Module):
 
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:
-        """Whether the class in `transformers` for these roles holds the pooler."""
-        raise NotImplementedError
+        """Whether the class in `transformers` for these roles holds the pooler; there is none unless the architecture says so."""
+        return False
 
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture", "ARCHITECTURES", "lexloom.models")

@@ -1,26 +1,27 @@
 """BERT (Devlin et al. 2018): post-norm encoder, learned positions, segments, pooler; and its heads.
 
-Letters: B rows, T tokens, D width, V vocabulary, N any leading dimensions.
+Letters: B rows, T tokens, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, fused, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused_layer, layer, same, stored_twice
 from lexloom.nn.attention import padding_bias
-from lexloom.nn.block import PostNormBlock, activation
+from lexloom.nn.block import PostNormBlock
+from lexloom.nn.classification import ClassificationHead
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.masked_token import MaskedLMHead
 from lexloom.nn.mimetic import contrast, look_beside
 from lexloom.nn.positions import sinusoids
 
@@ -52,54 +53,8 @@ class BertConfig(Config):
         return self
 
 
-class MaskedLMHead(nn.Module):
-    """Dense, activation, norm, then scores over the vocabulary, by the embedding's own matrix when tied."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.weight: nn.Parameter | Tensor = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.act, self.tied = activation(config.hidden_act), config.tie_word_embeddings
-
-    def tie(self, embedding: nn.Embedding) -> None:
-        """Shares the embedding's matrix, unless the config unties them."""
-        if self.tied:
-            self.weight = embedding.weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) states of the positions to predict -> (N, V) logits."""
-        return F.linear(self.norm(self.act(self.dense(hidden))), self.weight, self.bias)
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and one linear layer: (N, D) -> (N, labels)."""
-
-    def __init__(self, width: int, labels: int, dropout: float, site: int) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout, site)
-        self.linear = nn.Linear(width, labels)
-
-    def forward(self, x: Tensor, row_keys: Tensor | None = None) -> Tensor:
-        return self.linear(self.dropout(x, row_keys))
-
-
-def _first(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return tensors[:1]
-
-
-def _twice(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [tensors[0], tensors[0]]
-
-
 _L = "encoder.layer.{i}."
 _B = "blocks.{i}."
-_ENDS = ("weight", "bias")
-
-
-def _classifier(role: str, theirs: str) -> list[Weight]:
-    return [same(f"{theirs}.{end}", f"heads.{role}.linear.{end}") for end in _ENDS]
 
 
 @ARCHITECTURES.register("bert")
@@ -125,29 +80,29 @@ class Bert(Architecture):
         same("embeddings.word_embeddings.weight", "embedding.weight"),
         same("embeddings.position_embeddings.weight", "positions.weight"),
         same("embeddings.token_type_embeddings.weight", "segments.weight"),
-        *(same(f"embeddings.LayerNorm.{end}", f"embedding_norm.{end}") for end in _ENDS),
-        *(fused([f"{_L}attention.self.{x}.{end}" for x in ("query", "key", "value")], f"{_B}attention.qkv.{end}") for end in _ENDS),
-        *(same(f"{_L}attention.output.dense.{end}", f"{_B}attention.out.{end}") for end in _ENDS),
-        *(same(f"{_L}attention.output.LayerNorm.{end}", f"{_B}attention_norm.{end}") for end in _ENDS),
-        *(same(f"{_L}intermediate.dense.{end}", f"{_B}up.{end}") for end in _ENDS),
-        *(same(f"{_L}output.dense.{end}", f"{_B}down.{end}") for end in _ENDS),
-        *(same(f"{_L}output.LayerNorm.{end}", f"{_B}norm.{end}") for end in _ENDS),
-        *(same(f"pooler.dense.{end}", f"pooler.{end}") for end in _ENDS),
+        *layer("embeddings.LayerNorm", "embedding_norm"),
+        *fused_layer([f"{_L}attention.self.{part}" for part in ("query", "key", "value")], f"{_B}attention.qkv"),
+        *layer(f"{_L}attention.output.dense", f"{_B}attention.out"),
+        *layer(f"{_L}attention.output.LayerNorm", f"{_B}attention_norm"),
+        *layer(f"{_L}intermediate.dense", f"{_B}up"),
+        *layer(f"{_L}output.dense", f"{_B}down"),
+        *layer(f"{_L}output.LayerNorm", f"{_B}norm"),
+        *layer("pooler.dense", "pooler"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {
         "masked-lm": [
-            *(same(f"cls.predictions.transform.dense.{end}", f"heads.masked-lm.dense.{end}") for end in _ENDS),
-            *(same(f"cls.predictions.transform.LayerNorm.{end}", f"heads.masked-lm.norm.{end}") for end in _ENDS),
+            *layer("cls.predictions.transform.dense", "heads.masked-lm.dense"),
+            *layer("cls.predictions.transform.LayerNorm", "heads.masked-lm.norm"),
             same("cls.predictions.decoder.weight", "heads.masked-lm.weight"),
             replace(same("cls.predictions.bias", "heads.masked-lm.bias"), when="tied"),
             # Untied, the class on disk holds the bias twice and reads the decoder's.
-            Weight(("cls.predictions.decoder.bias", "cls.predictions.bias"), ("heads.masked-lm.bias",), _first, _twice, "untied"),
+            stored_twice(("cls.predictions.decoder.bias", "cls.predictions.bias"), "heads.masked-lm.bias", when="untied"),
         ],
-        "next-sentence": _classifier("next-sentence", "cls.seq_relationship"),
-        "sequence-classification": _classifier("sequence-classification", "classifier"),
-        "token-classification": _classifier("token-classification", "classifier"),
-        "question-answering": _classifier("question-answering", "qa_outputs"),
-        "multiple-choice": _classifier("multiple-choice", "classifier"),
+        "next-sentence": layer("cls.seq_relationship", "heads.next-sentence.linear"),
+        "sequence-classification": layer("classifier", "heads.sequence-classification.linear"),
+        "token-classification": layer("classifier", "heads.token-classification.linear"),
+        "question-answering": layer("qa_outputs", "heads.question-answering.linear"),
+        "multiple-choice": layer("classifier", "heads.multiple-choice.linear"),
     }
     ALIASES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -230,22 +185,12 @@ class Bert(Architecture):
         c, site = self.config, 1 + len(self.blocks) * PostNormBlock.sites
         p = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
         if role == "masked-lm":
-            return MaskedLMHead(c)
+            return MaskedLMHead(c.vocab_size, c.hidden_size, act=c.hidden_act, eps=c.layer_norm_eps, tied=c.tie_word_embeddings)
         widths = {"next-sentence": 2, "question-answering": 2, "multiple-choice": 1}
         if role in ("sequence-classification", "token-classification", *widths):
             plain = role in ("next-sentence", "question-answering")
             return ClassificationHead(c.hidden_size, widths.get(role, labels), 0.0 if plain else p, site)
         raise unknown("head of bert", role, self.HEAD_WEIGHTS)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
-
-    @property
-    def max_length(self) -> int:
-        """As many tokens as there are position embeddings."""
-        return int(self.config.max_position_embeddings)
 
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:

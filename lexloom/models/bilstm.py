@@ -3,7 +3,7 @@
 A word is its own vector beside what filters find among its characters; LSTMs read them in both directions, and a layer reads both
 directions of the one below. Characters are read where the config has filters for them: then batches have `characters` (B, T, C).
 
-Letters: B rows, T tokens, C symbols a word, E width of a word, H cells of a direction, D = 2 H, V vocabulary, K labels.
+Letters: B rows, T tokens, C symbols a word, E width of a word, H cells of a direction, D = 2 H.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lexloom.config import Config
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output
 from lexloom.nn.characters import CharacterCNN, distinct, everywhere, symbols_of
+from lexloom.nn.classification import ClassificationHead
 from lexloom.nn.dropout import Dropout
 from lexloom.nn.eager import eager
 from lexloom.nn.recurrent import LSTM
@@ -59,17 +60,6 @@ class BothWays(nn.Module):
         """Padding stays 0."""
         x = self.dropout(x, row_keys)
         return torch.cat([self.forwards(x, kept), self.backwards(x, kept, backwards=True)], dim=-1)
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and one linear layer: (N, D) -> (N, K)."""
-
-    def __init__(self, width: int, labels: int, dropout: float, site: int) -> None:
-        super().__init__()
-        self.dropout, self.linear = Dropout(dropout, site), nn.Linear(width, labels)
-
-    def forward(self, x: Tensor, row_keys: Tensor | None = None) -> Tensor:
-        return self.linear(self.dropout(x, row_keys))
 
 
 @ARCHITECTURES.register("bilstm")
@@ -173,11 +163,6 @@ class BiLSTM(Architecture):
     def width(self) -> int:
         """D."""
         return int(2 * self.config.cell_size)
-
-    @property
-    def max_length(self) -> int:
-        """The longest row that it was made for; there are no positions that could run out."""
-        return int(self.config.max_position_embeddings)
 
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:

@@ -20,6 +20,7 @@ from lexloom.config import Config, Count
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output
 from lexloom.nn.characters import CharacterCNN, Highway, distinct, everywhere, symbols_of
+from lexloom.nn.classification import ClassificationHead
 from lexloom.nn.dropout import Dropout
 from lexloom.nn.eager import eager
 from lexloom.nn.mix import LayerMix
@@ -112,17 +113,6 @@ class TwoWayHead(nn.Module):
     def loss(self, states: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """(N, P) states of one direction, (N,) word ids, (N,) weights -> Σ weights · -log p(word)."""
         return self.softmax.loss(states, labels.masked_fill(labels >= self.words, self.unknown), weights)
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and one linear layer: (N, D) -> (N, K)."""
-
-    def __init__(self, width: int, labels: int, dropout: float, site: int) -> None:
-        super().__init__()
-        self.dropout, self.linear = Dropout(dropout, site), nn.Linear(width, labels)
-
-    def forward(self, x: Tensor, row_keys: Tensor | None = None) -> Tensor:
-        return self.linear(self.dropout(x, row_keys))
 
 
 @ARCHITECTURES.register("elmo")

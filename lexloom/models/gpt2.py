@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lexloom.config import Config
 from lexloom.errors import unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, layer, same
 from lexloom.nn.attention import attend, causal_bias
 from lexloom.nn.block import activation
 from lexloom.nn.cache import Cache, Remember
@@ -127,10 +127,6 @@ def _linear(theirs: str, own: str) -> tuple[Weight, Weight]:
     return Weight((f"{theirs}.weight",), (f"{own}.weight",), _turned, _turned), same(f"{theirs}.bias", f"{own}.bias")
 
 
-def _norm(theirs: str, own: str) -> tuple[Weight, Weight]:
-    return same(f"{theirs}.weight", f"{own}.weight"), same(f"{theirs}.bias", f"{own}.bias")
-
-
 @ARCHITECTURES.register("gpt2")
 class GPT2(Architecture):
     """GPT-2: the pre-norm decoder with learned positions (Radford et al. 2019)."""
@@ -146,13 +142,13 @@ class GPT2(Architecture):
     WEIGHTS = (
         same("wte.weight", "embedding.weight"),
         same("wpe.weight", "positions.weight"),
-        *_norm("h.{i}.ln_1", "blocks.{i}.attention_norm"),
+        *layer("h.{i}.ln_1", "blocks.{i}.attention_norm"),
         *_linear("h.{i}.attn.c_attn", "blocks.{i}.attention.qkv"),
         *_linear("h.{i}.attn.c_proj", "blocks.{i}.attention.out"),
-        *_norm("h.{i}.ln_2", "blocks.{i}.norm"),
+        *layer("h.{i}.ln_2", "blocks.{i}.norm"),
         *_linear("h.{i}.mlp.c_fc", "blocks.{i}.up"),
         *_linear("h.{i}.mlp.c_proj", "blocks.{i}.down"),
-        *_norm("ln_f", "norm"),
+        *layer("ln_f", "norm"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {"causal-lm": [same("lm_head.weight", "heads.causal-lm.weight")]}
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -238,8 +234,3 @@ class GPT2(Architecture):
     def max_length(self) -> int:
         """As many tokens as there are position embeddings."""
         return int(self.config.n_positions)
-
-    @classmethod
-    def pooled(cls, roles: frozenset[str]) -> bool:
-        """There is no pooler."""
-        return False

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lexloom.config import Config
 from lexloom.errors import unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused_layer, layer, same
 from lexloom.nn.attention import attend, causal_bias
 from lexloom.nn.cache import Cache, Remember
 from lexloom.nn.dropout import Dropout
@@ -137,7 +137,6 @@ class LlamaBlock(nn.Module):
 
 
 _L, _B = "layers.{i}.", "blocks.{i}."
-_ENDS = ("weight", "bias")
 
 
 @ARCHITECTURES.register("llama")
@@ -155,12 +154,12 @@ class Llama(Architecture):
     WEIGHTS = (
         same("embed_tokens.weight", "embedding.weight"),
         same(f"{_L}input_layernorm.weight", f"{_B}attention_norm.weight"),
-        *(same(f"{_L}self_attn.q_proj.{end}", f"{_B}attention.q.{end}") for end in _ENDS),
-        *(fused([f"{_L}self_attn.{x}_proj.{end}" for x in "kv"], f"{_B}attention.kv.{end}") for end in _ENDS),
-        *(same(f"{_L}self_attn.o_proj.{end}", f"{_B}attention.out.{end}") for end in _ENDS),
+        *layer(f"{_L}self_attn.q_proj", f"{_B}attention.q"),
+        *fused_layer([f"{_L}self_attn.{part}_proj" for part in "kv"], f"{_B}attention.kv"),
+        *layer(f"{_L}self_attn.o_proj", f"{_B}attention.out"),
         same(f"{_L}post_attention_layernorm.weight", f"{_B}norm.weight"),
-        *(fused([f"{_L}mlp.{x}_proj.{end}" for x in ("gate", "up")], f"{_B}mlp.up.{end}") for end in _ENDS),
-        *(same(f"{_L}mlp.down_proj.{end}", f"{_B}mlp.down.{end}") for end in _ENDS),
+        *fused_layer([f"{_L}mlp.{part}_proj" for part in ("gate", "up")], f"{_B}mlp.up"),
+        *layer(f"{_L}mlp.down_proj", f"{_B}mlp.down"),
         same("norm.weight", "norm.weight"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {"causal-lm": [same("lm_head.weight", "heads.causal-lm.weight")]}
@@ -267,18 +266,3 @@ class Llama(Architecture):
         if role == "causal-lm":
             return NextTokenHead(self.config.vocab_size, self.config.hidden_size, tied=self.config.tie_word_embeddings)
         raise unknown("head of llama", role, self.HEAD_WEIGHTS)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
-
-    @property
-    def max_length(self) -> int:
-        """The longest text of training, or what rotary scaling has made of it."""
-        return int(self.config.max_position_embeddings)
-
-    @classmethod
-    def pooled(cls, roles: frozenset[str]) -> bool:
-        """There is no pooler."""
-        return False

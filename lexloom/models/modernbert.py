@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lexloom.config import Config
 from lexloom.errors import unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, layer, same
 from lexloom.nn.attention import padding_bias, window_bias
 from lexloom.nn.block import activation
 from lexloom.nn.dropout import Dropout
@@ -176,13 +176,8 @@ class ClassificationHead(nn.Module):
         return self.linear(self.dropout(self.prediction(x), row_keys))
 
 
-def _both(theirs: str, own: str) -> list[Weight]:
-    """Weight and bias; a network without that bias has no such row."""
-    return [same(f"{theirs}.{end}", f"{own}.{end}") for end in ("weight", "bias")]
-
-
 def _head(role: str) -> list[Weight]:
-    return [*_both("head.dense", f"heads.{role}.prediction.dense"), *_both("head.norm", f"heads.{role}.prediction.norm")]
+    return [*layer("head.dense", f"heads.{role}.prediction.dense"), *layer("head.norm", f"heads.{role}.prediction.norm")]
 
 
 _CLASSIFIERS = ("sequence-classification", "token-classification", "question-answering", "multiple-choice")
@@ -208,13 +203,13 @@ class ModernBert(Architecture):
     }
     WEIGHTS = (
         same("embeddings.tok_embeddings.weight", "embedding.weight"),
-        *_both("embeddings.norm", "embedding_norm"),
-        *(row for theirs, own in _BLOCK.items() for row in _both(f"layers.{{i}}.{theirs}", f"blocks.{{i}}.{own}")),
-        *_both("final_norm", "final_norm"),
+        *layer("embeddings.norm", "embedding_norm"),
+        *(row for theirs, own in _BLOCK.items() for row in layer(f"layers.{{i}}.{theirs}", f"blocks.{{i}}.{own}")),
+        *layer("final_norm", "final_norm"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {
-        "masked-lm": [*_head("masked-lm"), *_both("decoder", "heads.masked-lm")],
-        **{role: [*_head(role), *_both("classifier", f"heads.{role}.linear")] for role in _CLASSIFIERS},
+        "masked-lm": [*_head("masked-lm"), *layer("decoder", "heads.masked-lm")],
+        **{role: [*_head(role), *layer("classifier", f"heads.{role}.linear")] for role in _CLASSIFIERS},
     }
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"hidden_size": d, "num_hidden_layers": n, "num_attention_heads": h, "intermediate_size": inner}
@@ -306,16 +301,6 @@ class ModernBert(Architecture):
             labels = {"question-answering": 2, "multiple-choice": 1}.get(role, labels)
             return ClassificationHead(self.config, labels, 1 + len(self.blocks) * Block.sites)
         raise unknown("head of modernbert", role, self.HEAD_WEIGHTS)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
-
-    @property
-    def max_length(self) -> int:
-        """No table ends there; it is what the model was trained for."""
-        return int(self.config.max_position_embeddings)
 
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:

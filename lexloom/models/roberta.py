@@ -1,26 +1,27 @@
 """RoBERTa (Liu et al. 2019): BERT's encoder with positions counted from the padding token on, one segment, and heads of its own.
 
-Letters: B rows, T tokens, D width, V vocabulary, K labels, N any leading dimensions.
+Letters: B rows, T tokens, D width, K labels, N any leading dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lexloom import keys
 from lexloom.config import Config
 from lexloom.errors import ConfigError, unknown
-from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, fused, same
+from lexloom.models.base import ARCHITECTURES, Architecture, Output, fused_layer, layer, same, stored_twice
 from lexloom.nn.attention import padding_bias
 from lexloom.nn.block import PostNormBlock
+from lexloom.nn.classification import ClassificationHead
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.masked_token import MaskedLMHead
 from lexloom.nn.mimetic import contrast, look_beside
 from lexloom.nn.positions import sinusoids
 
@@ -56,39 +57,6 @@ class RobertaConfig(Config):
         return self
 
 
-class MaskedLMHead(nn.Module):
-    """Dense, GELU whatever the encoder's activation, norm, then scores over the vocabulary, by the embedding's own matrix when tied."""
-
-    def __init__(self, config: RobertaConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.weight: nn.Parameter | Tensor = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.tied = config.tie_word_embeddings
-
-    def tie(self, embedding: nn.Embedding) -> None:
-        """Shares the embedding's matrix, unless the config unties them."""
-        if self.tied:
-            self.weight = embedding.weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) states of the positions to predict -> (N, V) logits."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), self.weight, self.bias)
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and one linear layer: (N, D) -> (N, K)."""
-
-    def __init__(self, width: int, labels: int, dropout: float, site: int) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout, site)
-        self.linear = nn.Linear(width, labels)
-
-    def forward(self, x: Tensor, row_keys: Tensor | None = None) -> Tensor:
-        return self.linear(self.dropout(x, row_keys))
-
-
 class TextClassificationHead(nn.Module):
     """Over the first token's state, where BERT has its pooler: dropout, dense, tanh, dropout, linear: (N, D) -> (N, K)."""
 
@@ -101,23 +69,10 @@ class TextClassificationHead(nn.Module):
         return self.linear(self.inner_dropout(torch.tanh(self.dense(self.dropout(x, row_keys))), row_keys))
 
 
-def _first(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return tensors[:1]
-
-
-def _twice(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [tensors[0], tensors[0]]
-
-
 _L = "encoder.layer.{i}."
 _B = "blocks.{i}."
-_ENDS = ("weight", "bias")
 _BLOCK = {"attention.output.dense": "attention.out", "attention.output.LayerNorm": "attention_norm"}
 _BLOCK |= {"intermediate.dense": "up", "output.dense": "down", "output.LayerNorm": "norm"}
-
-
-def _both(theirs: str, own: str) -> list[Weight]:
-    return [same(f"{theirs}.{end}", f"{own}.{end}") for end in _ENDS]
 
 
 @ARCHITECTURES.register("roberta")
@@ -140,27 +95,27 @@ class Roberta(Architecture):
         same("embeddings.word_embeddings.weight", "embedding.weight"),
         same("embeddings.position_embeddings.weight", "positions.weight"),
         same("embeddings.token_type_embeddings.weight", "segments.weight"),
-        *_both("embeddings.LayerNorm", "embedding_norm"),
-        *(fused([f"{_L}attention.self.{x}.{end}" for x in ("query", "key", "value")], f"{_B}attention.qkv.{end}") for end in _ENDS),
-        *(row for theirs, own in _BLOCK.items() for row in _both(_L + theirs, _B + own)),
-        *_both("pooler.dense", "pooler"),
+        *layer("embeddings.LayerNorm", "embedding_norm"),
+        *fused_layer([f"{_L}attention.self.{part}" for part in ("query", "key", "value")], f"{_B}attention.qkv"),
+        *(row for theirs, own in _BLOCK.items() for row in layer(_L + theirs, _B + own)),
+        *layer("pooler.dense", "pooler"),
     )
     HEAD_WEIGHTS: ClassVar[Mapping[str, Any]] = {
         "masked-lm": [
-            *_both("lm_head.dense", "heads.masked-lm.dense"),
-            *_both("lm_head.layer_norm", "heads.masked-lm.norm"),
+            *layer("lm_head.dense", "heads.masked-lm.dense"),
+            *layer("lm_head.layer_norm", "heads.masked-lm.norm"),
             same("lm_head.decoder.weight", "heads.masked-lm.weight"),
             replace(same("lm_head.bias", "heads.masked-lm.bias"), when="tied"),
             # Untied, the class on disk holds the bias twice and reads the decoder's.
-            Weight(("lm_head.decoder.bias", "lm_head.bias"), ("heads.masked-lm.bias",), _first, _twice, "untied"),
+            stored_twice(("lm_head.decoder.bias", "lm_head.bias"), "heads.masked-lm.bias", when="untied"),
         ],
         "sequence-classification": [
-            *_both("classifier.dense", "heads.sequence-classification.dense"),
-            *_both("classifier.out_proj", "heads.sequence-classification.linear"),
+            *layer("classifier.dense", "heads.sequence-classification.dense"),
+            *layer("classifier.out_proj", "heads.sequence-classification.linear"),
         ],
-        "token-classification": _both("classifier", "heads.token-classification.linear"),
-        "question-answering": _both("qa_outputs", "heads.question-answering.linear"),
-        "multiple-choice": _both("classifier", "heads.multiple-choice.linear"),
+        "token-classification": layer("classifier", "heads.token-classification.linear"),
+        "question-answering": layer("qa_outputs", "heads.question-answering.linear"),
+        "multiple-choice": layer("classifier", "heads.multiple-choice.linear"),
     }
     ALIASES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -257,18 +212,14 @@ class Roberta(Architecture):
         c, site = self.config, 1 + len(self.blocks) * PostNormBlock.sites
         p = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
         if role == "masked-lm":
-            return MaskedLMHead(c)
+            # Its activation is GELU, whatever the encoder's is.
+            return MaskedLMHead(c.vocab_size, c.hidden_size, act="gelu", eps=c.layer_norm_eps, tied=c.tie_word_embeddings)
         if role == "sequence-classification":
             return TextClassificationHead(c.hidden_size, labels, p, site)
         plain = {"token-classification": (labels, p), "question-answering": (2, 0.0), "multiple-choice": (1, c.hidden_dropout_prob)}
         if role in plain:
             return ClassificationHead(c.hidden_size, *plain[role], site)
         raise unknown("head of roberta", role, self.HEAD_WEIGHTS)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self.config.hidden_size)
 
     @property
     def max_length(self) -> int:

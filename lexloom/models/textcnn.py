@@ -2,7 +2,7 @@
 
 Small and quick: a student for larger networks, and what they are measured against.
 
-Letters: B rows, T tokens, E width of a word, F filters, V vocabulary, K labels.
+Letters: B rows, T tokens, E width of a word, F filters.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lexloom.config import Config
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output
+from lexloom.nn.classification import ClassificationHead
 from lexloom.nn.dropout import Dropout
 
 Span = Annotated[int, Field(ge=1)]
@@ -39,17 +40,6 @@ class TextCNNConfig(Config):
     max_position_embeddings: int = Field(512, ge=1)
     initializer_range: float = Field(0.1, gt=0)
     pad_token_id: int | None = None
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and one linear layer: (N, F) -> (N, K)."""
-
-    def __init__(self, width: int, labels: int, dropout: float, site: int) -> None:
-        super().__init__()
-        self.dropout, self.linear = Dropout(dropout, site), nn.Linear(width, labels)
-
-    def forward(self, x: Tensor, row_keys: Tensor | None = None) -> Tensor:
-        return self.linear(self.dropout(x, row_keys))
 
 
 class Filters(nn.Module):
@@ -126,11 +116,6 @@ class TextCNN(Architecture):
     def width(self) -> int:
         """F, of all kinds together."""
         return int(self.config.filters * len(self.config.spans))
-
-    @property
-    def max_length(self) -> int:
-        """The longest row that it was made for; there are no positions that could run out."""
-        return int(self.config.max_position_embeddings)
 
     @classmethod
     def pooled(cls, roles: frozenset[str]) -> bool:

@@ -24,7 +24,8 @@ from lexloom.runs.origin import visits
 from lexloom.runs.room import Room
 from lexloom.runs.run import Run, Work
 from lexloom.runs.stage import Stage, content, pathless
-from lexloom.runs.training import Training, Validation, install
+from lexloom.runs.trained import Validation, install
+from lexloom.runs.training import Training
 from lexloom.tasks import classification
 from lexloom.tasks.base import length_edges
 from lexloom.tasks.columns import Columns

@@ -7,7 +7,8 @@ import signal
 from lexloom.compute import Compute
 from lexloom.errors import DiskFullError, Interrupted
 from lexloom.runs.interrupt import on_signal
-from lexloom.runs.training import Trained, Training, Validation
+from lexloom.runs.trained import Trained, Validation
+from lexloom.runs.training import Training
 from lexloom.train.loop import NotFinite
 
 

@@ -23,7 +23,8 @@ from lexloom.runs.following import Following
 from lexloom.runs.origin import visits
 from lexloom.runs.run import Run, Work, tokenizer_report
 from lexloom.runs.stage import Stage, content, pathless
-from lexloom.runs.training import EVALUATIONS, Trained, Training, Validation, install
+from lexloom.runs.trained import Trained, Validation, install
+from lexloom.runs.training import EVALUATIONS, Training
 from lexloom.tasks.base import plain_task
 from lexloom.text.corpus import Corpus
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing

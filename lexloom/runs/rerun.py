@@ -21,7 +21,8 @@ from lexloom.runs.components import settle
 from lexloom.runs.recipe import Plan, Recipe, registries
 from lexloom.runs.run import Run
 from lexloom.runs.stage import STAGE, pathless
-from lexloom.runs.training import Training, install
+from lexloom.runs.trained import install
+from lexloom.runs.training import Training
 from lexloom.text.rows import Placed
 from lexloom.text.tokenizer import Tokenizer
 from lexloom.train import checkpoint, log

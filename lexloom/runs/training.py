@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from lexloom.runs import budget, machine
 from lexloom.runs.failure import kept, out_of_memory
 from lexloom.runs.interrupt import on_signal
 from lexloom.runs.room import Room
-from lexloom.train import checkpoint, recompute
+from lexloom.runs.trained import Trained, Validation
+from lexloom.train import checkpoint
 from lexloom.train.alarms import Alarms
 from lexloom.train.log import MetricsLog
 from lexloom.train.loop import NotFinite, Source, StepInfo, fit
@@ -38,27 +39,6 @@ SAVE_SECONDS = 300.0
 RECENT_STEPS = 50  # that the speed shown is of; one step alone jumps
 LONG_SECONDS = 900.0  # from which compiling pays where only a time is given
 EVALUATIONS = 20  # over a training whose steps only the clock knows
-
-
-@dataclass(frozen=True)
-class Validation:
-    """An evaluation on the way: `value` is compared (lower is better), `record` is logged."""
-
-    value: float
-    record: dict[str, Any]
-
-
-@dataclass
-class Trained:
-    """The end of a stage: the weights chosen by `keep`, and what happened."""
-
-    masters: dict[str, Tensor]
-    compute: Compute
-    steps: int
-    tokens: int
-    seconds: float
-    last: dict[str, Any]  # the last logged line
-    best: dict[str, Any]  # {"value", "step", "record"} of the best evaluation, empty without any
 
 
 class Training:
@@ -402,12 +382,3 @@ class Training:
         if self.best.weights is not None:
             return dict(self.best.weights)
         return checkpoint.load_best(self.folder / "checkpoints", self.best.step)
-
-
-def install(network: Network, masters: Mapping[str, Tensor]) -> None:
-    """Puts trained weights into a network, in fp32 and on the CPU."""
-    recompute.end(network.backbone.blocks)
-    network.float().cpu()
-    for name, parameter in network.named_parameters():
-        parameter.data.copy_(masters[name])
-        parameter.requires_grad_(True)

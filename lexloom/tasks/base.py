@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexloom.batch import padded
+from lexloom.batch import Batch, padded
+from lexloom.errors import ConfigError
+from lexloom.keys import Keys
 from lexloom.models.base import Network, Output
 from lexloom.objectives.base import Objective, Row, Vocabulary
 from lexloom.registry import Registry
@@ -57,8 +59,21 @@ class Task(Objective):
 
         Raises:
             DataError: there is only one class, or none.
+            ConfigError: it has no labels and is not fine-tuned, which is so unless the task says otherwise.
         """
-        raise NotImplementedError
+        raise cls._untrained()
+
+    def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
+        """See `Objective.collate`.
+
+        Raises:
+            ConfigError: it is not fine-tuned, which is so unless the task says otherwise.
+        """
+        raise self._untrained()
+
+    @classmethod
+    def _untrained(cls) -> ConfigError:
+        return ConfigError(f"{cls.pipeline} is not fine-tuned", hint=f"it is what pre-training with {cls.role} learns")
 
     def encode(self, rows: Sequence[Any], tokenizer: Any, *, max_length: int, labelled: bool) -> list[dict[str, Any]]:
         """Token rows out of labelled ones: at least `row` (index of the row it came from), `input_ids`, `token_type_ids`.

@@ -6,7 +6,7 @@ Letters: B rows, T tokens, D width, V vocabulary, P masks of a batch, k answers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lexloom.batch import Batch
 from lexloom.config import Config
 from lexloom.errors import ConfigError, DataError, TokenizerError
-from lexloom.keys import Keys
 from lexloom.models.base import Network, Output
 from lexloom.objectives.base import Row
 from lexloom.tasks import metrics
@@ -51,19 +49,6 @@ class FillMask(Task):
         {"text": "She opened the [MASK] and went in.", "label": "door"},
         {"text": "Two and two make [MASK].", "label": "four"},
     )
-
-    @classmethod
-    def read_labels(cls, config: FillMaskConfig, rows: Sequence[Any]) -> list[str]:
-        """It has no labels and is not fine-tuned.
-
-        Raises:
-            ConfigError: always.
-        """
-        _not_trained()
-
-    def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
-        """It is not trained; raises ConfigError."""
-        _not_trained()
 
     def encode(self, rows: Sequence[Any], tokenizer: Any, *, max_length: int, labelled: bool = False) -> list[dict[str, Any]]:
         """See `Task.encode`. A text over the limit is cut around its masks, so that they keep what stands beside them.
@@ -167,10 +152,6 @@ class FillMask(Task):
 
 def _folded(word: str) -> str:
     return word.strip().lower()
-
-
-def _not_trained() -> NoReturn:
-    raise ConfigError("fill-mask is not fine-tuned", hint="it is what pre-training with masked-lm learns")
 
 
 def _with_mask(text: str, mask: str) -> str:

@@ -6,16 +6,14 @@ Letters: T tokens of a prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from lexloom import keys
-from lexloom.batch import Batch
 from lexloom.config import Config
 from lexloom.errors import ConfigError, DataError
-from lexloom.keys import Keys
 from lexloom.models.base import Network
 from lexloom.models.decoder import CausalDecoder, special_ids
 from lexloom.nn.decoding import ROWS, GenerationConfig, Request, generate
@@ -67,19 +65,6 @@ class TextGeneration(Task):
         {"text": "Once upon a time", "label": " there was a house."},
         {"text": "Two and two make", "label": " four."},
     )
-
-    @classmethod
-    def read_labels(cls, config: TextGenerationConfig, rows: Sequence[Any]) -> list[str]:
-        """It has no labels and is not fine-tuned.
-
-        Raises:
-            ConfigError: always.
-        """
-        _not_trained()
-
-    def collate(self, rows: Sequence[Row], row_keys: Keys, *, length: int, size: int) -> Batch:
-        """It is not trained; raises ConfigError."""
-        _not_trained()
 
     def encode(self, rows: Sequence[Any], tokenizer: Any, *, max_length: int, labelled: bool = False) -> list[dict[str, Any]]:
         """See `Task.encode`. A prompt is the text, behind the token that begins a text where the tokenizer puts one there.
@@ -190,7 +175,3 @@ class TextGeneration(Task):
 
 def _squeezed(text: str) -> str:
     return "".join(text.split())
-
-
-def _not_trained() -> NoReturn:
-    raise ConfigError("text-generation is not fine-tuned", hint="it is what pre-training with causal-lm learns")

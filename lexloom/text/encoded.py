@@ -143,3 +143,37 @@ def room_for_pairs(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], 
     fits = first + second <= room
     kept_short, kept_long = np.where(fits, short, kept_short), np.where(fits, long, np.minimum(kept_long, long))
     return np.where(swap, kept_long, kept_short), np.where(swap, kept_short, kept_long)
+
+
+def shortened(ragged: Ragged, offsets: Any, keep: npt.NDArray[np.int64], tail: bool) -> tuple[Ragged, Any]:
+    """The first `keep` (B,) values of each row, or the last ones where `tail`; and of `offsets` (N, 2), or None, the same."""
+    if (ragged.lengths <= keep).all():
+        return ragged, offsets
+    mask = ragged.kept(keep, tail=tail)
+    return Ragged(ragged.values[mask], np.minimum(ragged.lengths, keep)), None if offsets is None else offsets[mask]
+
+
+def rows_of(
+    template: Template, first: Ragged, second: Ragged | None, first_offsets: Any, second_offsets: Any, cut: npt.NDArray[np.bool_]
+) -> list[Encoded]:
+    """Rows one by one out of all texts, or pairs of them; offsets, (N, 2) or None, are those of their tokens, `cut` (B,)."""
+    made = template.compose(first, second)
+    special, places = made.sequence < 0, None
+    if first_offsets is not None:
+        places = np.zeros((len(made.input_ids), 2), dtype=np.int32)
+        places[made.sequence == 0] = first_offsets
+        if second is not None:
+            places[made.sequence == 1] = second_offsets
+    rows: list[Encoded] = []
+    for (start, end), is_cut in zip(Ragged(made.input_ids, made.lengths).spans(), cut.tolist(), strict=True):
+        row: Encoded = {
+            "input_ids": made.input_ids[start:end],
+            "token_type_ids": made.token_type_ids[start:end],
+            "special": special[start:end],
+            "sequence": made.sequence[start:end],
+            "cut": is_cut,
+        }
+        if places is not None:
+            row["offsets"] = places[start:end]
+        rows.append(row)
+    return rows

@@ -16,7 +16,7 @@ import tokenizers
 from lexloom import files
 from lexloom.errors import DataError, TokenizerError
 from lexloom.text import tokenizer_training
-from lexloom.text.encoded import FIRST, SECOND, Encoded, Ragged, Template, room_for_pairs
+from lexloom.text.encoded import FIRST, SECOND, Encoded, Ragged, Template, room_for_pairs, rows_of, shortened
 from lexloom.text.joined import Joined
 from lexloom.text.segment import read_dictionary
 from lexloom.text.spelling import Symbols, spelled
@@ -276,10 +276,10 @@ class Tokenizer:
             if second is not None:
                 keep, keep_second = room_for_pairs(first.lengths, second.lengths, room)
                 cut |= second.lengths > keep_second
-                second, second_offsets = _kept(second, second_offsets, keep_second, tail)
+                second, second_offsets = shortened(second, second_offsets, keep_second, tail)
             cut |= first.lengths > keep
-            first, first_offsets = _kept(first, first_offsets, keep, tail)
-        rows = _rows(template, first, second, first_offsets, second_offsets, cut)
+            first, first_offsets = shortened(first, first_offsets, keep, tail)
+        rows = rows_of(template, first, second, first_offsets, second_offsets, cut)
         return self._spelt(rows, list(zip(texts, pairs or texts, strict=True)), offsets)
 
     def windows(self, text: str, pair: str | None = None, *, max_length: int, stride: int, offsets: bool = False) -> list[Encoded]:
@@ -305,7 +305,7 @@ class Tokenizer:
         needed = len(moved.values) if len(held.values) + len(moved.values) <= room else max(stride + 1, room // 2)
         keep = np.minimum(held.lengths, room - needed)
         cut = cut | (held.lengths > keep).any()
-        held, held_offsets = _kept(held, held_offsets, keep, False)
+        held, held_offsets = shortened(held, held_offsets, keep, False)
 
         def again(n: int) -> tuple[Ragged, Any]:
             whole = None if held_offsets is None else np.tile(held_offsets, (n, 1))
@@ -325,8 +325,8 @@ class Tokenizer:
         held, held_offsets = again(len(starts))
         cuts = np.full(len(starts), bool(cut))
         if held is None:
-            return _rows(template, sliding, None, sliding_offsets, None, cuts)
-        return _rows(template, held, sliding, held_offsets, sliding_offsets, cuts)
+            return rows_of(template, sliding, None, sliding_offsets, None, cuts)
+        return rows_of(template, held, sliding, held_offsets, sliding_offsets, cuts)
 
     def _spelt(self, rows: list[Encoded], texts: Sequence[tuple[str, str | None]], offsets: bool) -> list[Encoded]:
         """The rows with the characters of their words, where there are to be any; of unknown words those that stand in the text."""
@@ -399,35 +399,3 @@ def _room(max_length: int, template: Template) -> int:
     if max_length <= template.added:
         raise TokenizerError("max_length has no room for text", expected=f"more than {template.added} special tokens", got=str(max_length))
     return max_length - template.added
-
-
-def _kept(ragged: Ragged, offsets: Any, keep: npt.NDArray[np.int64], tail: bool) -> tuple[Ragged, Any]:
-    if (ragged.lengths <= keep).all():
-        return ragged, offsets
-    mask = ragged.kept(keep, tail=tail)
-    return Ragged(ragged.values[mask], np.minimum(ragged.lengths, keep)), None if offsets is None else offsets[mask]
-
-
-def _rows(
-    template: Template, first: Ragged, second: Ragged | None, first_offsets: Any, second_offsets: Any, cut: npt.NDArray[np.bool_]
-) -> list[Encoded]:
-    made = template.compose(first, second)
-    special, places = made.sequence < 0, None
-    if first_offsets is not None:
-        places = np.zeros((len(made.input_ids), 2), dtype=np.int32)
-        places[made.sequence == 0] = first_offsets
-        if second is not None:
-            places[made.sequence == 1] = second_offsets
-    rows: list[Encoded] = []
-    for (start, end), is_cut in zip(Ragged(made.input_ids, made.lengths).spans(), cut.tolist(), strict=True):
-        row: Encoded = {
-            "input_ids": made.input_ids[start:end],
-            "token_type_ids": made.token_type_ids[start:end],
-            "special": special[start:end],
-            "sequence": made.sequence[start:end],
-            "cut": is_cut,
-        }
-        if places is not None:
-            row["offsets"] = places[start:end]
-        rows.append(row)
-    return rows

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from lexloom.models.bert import Bert
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.base import TASKS
 from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from tests.hub.beside import LINES, in_their_hands, same_bytes
 
 TEXTS = ["the cat sat on the mat", "a dog!", "", "深度学习 and the cat", "the " * 60, "Ünïcode ﬁ — “quotes”\tand 🙂"]
 ROLES = {"pretrained": ("masked-lm", "next-sentence"), "masked": ("masked-lm",), "classifier": ("sequence-classification",), "bare": ()}
@@ -29,8 +27,7 @@ ROLES = {"pretrained": ("masked-lm", "next-sentence"), "masked": ("masked-lm",),
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    lines = ["the cat sat on the mat", "a dog and a cat", "深度学习", "quotes and the mat and the dog"] * 30
-    return train_tokenizer(lines, TokenizerConfig(kind="wordpiece", vocab_size=90)).with_max_length(32)
+    return train_tokenizer(LINES, TokenizerConfig(kind="wordpiece", vocab_size=90)).with_max_length(32)
 
 
 def bundle(name: str, tokenizer: Tokenizer) -> Bundle:
@@ -53,11 +50,7 @@ def folders(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.fixture(scope="module")
 def oracle(folders: dict[str, Path]) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).with_name("oracle_bundle.py"))]
-    command += [json.dumps({name: str(path) for name, path in folders.items()}), json.dumps(TEXTS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return in_their_hands(folders, TEXTS)
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -107,10 +100,7 @@ def test_order_and_company_change_nothing(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("name", ROLES)
 def test_saving_what_was_loaded_changes_no_byte(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    Bundle.load(folders[name]).save(tmp_path / name)
-    for path in folders[name].rglob("*"):
-        if path.is_file() and path.name != "README.md":
-            assert (tmp_path / name / path.relative_to(folders[name])).read_bytes() == path.read_bytes(), path.name
+    same_bytes(Bundle.load(folders[name]).save(tmp_path / name), folders[name])
 
 
 def test_pooling_files_are_kept_and_obeyed(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.base import plain_task
 from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from tests.hub.beside import LINES, in_their_hands, same_bytes
 from tests.parity.test_decoders import greedy
 
 TEXTS = ["the cat sat on the mat", "a dog!", "深度学习 and the cat", "the " * 60, "and “quotes”\tand 🙂"]
@@ -27,8 +25,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    lines = ["the cat sat on the mat", "a dog and a cat", "深度学习", "quotes and the mat and the dog"] * 30
-    return train_tokenizer(lines, TokenizerConfig(kind="byte-bpe", vocab_size=300, template="none")).with_max_length(64)
+    return train_tokenizer(LINES, TokenizerConfig(kind="byte-bpe", vocab_size=300, template="none")).with_max_length(64)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +43,7 @@ def folders(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.fixture(scope="module")
 def oracle(folders: dict[str, Path]) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).with_name("oracle_bundle.py"))]
-    command += [json.dumps({name: str(path) for name, path in folders.items()}), json.dumps(TEXTS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return in_their_hands(folders, TEXTS)
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -85,7 +78,4 @@ def test_embed_is_the_mean_of_the_states(kind: str, folders: dict[str, Path], or
 @kinds
 def test_saving_what_was_loaded_changes_no_byte(kind: str, name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = folders[f"{kind} {name}"]
-    Bundle.load(folder).save(tmp_path / name)
-    for path in folder.rglob("*"):
-        if path.is_file() and path.name != "README.md":
-            assert (tmp_path / name / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name
+    same_bytes(Bundle.load(folder).save(tmp_path / name), folder)

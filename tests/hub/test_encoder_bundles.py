@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.base import TASKS
 from lexloom.text.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from tests.hub.beside import LINES, in_their_hands, same_bytes
 
 TEXTS = ["the cat sat on the mat", "a dog!", "", "深度学习 and the cat", "the " * 90, "Ünïcode ﬁ — “quotes”\tand 🙂"]
 LABELS = ["bad", "so-so", "好"]
@@ -26,8 +24,7 @@ KINDS = ["modernbert", "roberta"]
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    lines = ["the cat sat on the mat", "a dog and a cat", "深度学习", "quotes and the mat and the dog"] * 30
-    return train_tokenizer(lines, TokenizerConfig(kind="byte-bpe", vocab_size=300)).with_max_length(LENGTH)
+    return train_tokenizer(LINES, TokenizerConfig(kind="byte-bpe", vocab_size=300)).with_max_length(LENGTH)
 
 
 def bundle(kind: str, name: str, tokenizer: Tokenizer) -> Bundle:
@@ -49,11 +46,7 @@ def folders(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.fixture(scope="module")
 def oracle(folders: dict[str, Path]) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).with_name("oracle_bundle.py"))]
-    command += [json.dumps({name: str(path) for name, path in folders.items()}), json.dumps(TEXTS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return in_their_hands(folders, TEXTS)
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -110,10 +103,7 @@ def test_embed_is_the_mean_of_the_states(kind: str, folders: dict[str, Path], or
 @pytest.mark.parametrize("kind", KINDS)
 def test_saving_what_was_loaded_changes_no_byte(kind: str, name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = folders[f"{kind} {name}"]
-    Bundle.load(folder).save(tmp_path / name)
-    for path in folder.rglob("*"):
-        if path.is_file() and path.name != "README.md":
-            assert (tmp_path / name / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name
+    same_bytes(Bundle.load(folder).save(tmp_path / name), folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +12,7 @@ from lexloom.hub.bundle import Bundle
 from lexloom.hub.pooling import Pooling
 from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.text.tokenizer import TokenizerConfig, train_tokenizer
+from tests.hub.beside import LINES, in_their_hands
 
 TEXTS = ["the cat sat — on the mat", "a dog!", "深度学习 and the cat", "the " * 60, "and “quotes”\tand 🙂"]
 KINDS = [name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).WEIGHTS]  # those that `transformers` has
@@ -25,12 +22,11 @@ LENGTH = 40
 
 @pytest.fixture(scope="module")
 def bundles() -> dict[str, Bundle]:
-    lines = ["the cat sat on the mat", "a dog and a cat", "深度学习", "quotes and the mat and the dog"] * 30
     found = {}
     for name in KINDS:
         kind = ARCHITECTURES.get(name)
         words = TokenizerConfig(kind="wordpiece", vocab_size=90) if name == "bert" else TokenizerConfig(kind="byte-bpe", vocab_size=300)
-        tokenizer = train_tokenizer(lines, words).with_max_length(LENGTH)
+        tokenizer = train_tokenizer(LINES, words).with_max_length(LENGTH)
         tiny = {key: value for key, value in kind.TINY.items() if "position" not in key}
         spread = "init_std" if "init_std" in kind.Config.model_fields else "initializer_range"
         model = {**tiny, spread: 0.3, "max_position_embeddings": LENGTH + (2 if name == "roberta" else 0)}
@@ -42,11 +38,7 @@ def bundles() -> dict[str, Bundle]:
 @pytest.fixture(scope="module")
 def oracle(bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("bundles")
-    folders = {f"{kind} bare": str(bundle.save(root / kind)) for kind, bundle in bundles.items()}
-    command = [sys.executable, str(Path(__file__).with_name("oracle_bundle.py")), json.dumps(folders), json.dumps(TEXTS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return in_their_hands({f"{kind} bare": bundle.save(root / kind) for kind, bundle in bundles.items()}, TEXTS)
 
 
 def close(ours: Any, theirs: Any) -> None:

@@ -6,19 +6,12 @@ python oracle_bert.py read JOBS_JSON     [[class, folder, inputs, out], …]: op
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import torch
-from safetensors.torch import load_file, save_file
+from oracle import answer, keep, main, named, numbered
 from transformers.models.bert import modeling_bert
 from transformers.models.bert.configuration_bert import BertConfig
 
-torch.set_num_threads(1)
+TENSORS = ("last_hidden_state", "pooler_output", "logits", "prediction_logits", "seq_relationship_logits", "start_logits")
 
 
 def outputs(model, inputs):
@@ -27,11 +20,7 @@ def outputs(model, inputs):
     for dtype in (torch.float64, torch.float32):
         with torch.no_grad():
             result = model.to(dtype).eval()(**inputs, output_hidden_states=True)
-        for name in ("last_hidden_state", "pooler_output", "logits", "prediction_logits", "seq_relationship_logits", "start_logits"):
-            if getattr(result, name, None) is not None:
-                found[f"{name}.{dtype}"] = getattr(result, name).contiguous()
-        for i, states in enumerate(result.hidden_states):
-            found[f"layer{i}.{dtype}"] = states.clone().contiguous()
+        found |= named(result, TENSORS, dtype) | numbered(result.hidden_states, "layer", dtype)
     return found
 
 
@@ -50,18 +39,12 @@ def make(class_name, folder, settings):
         "token_type_ids": torch.randint(0, config.type_vocab_size, shape),
         "attention_mask": mask,
     }
-    model.save_pretrained(folder)
-    save_file(inputs, Path(folder) / "inputs.safetensors")
-    save_file(outputs(model, inputs), Path(folder) / "outputs.safetensors")
+    keep(model, inputs, outputs, folder)
 
 
 def read(class_name, folder, inputs, out):
-    model, info = getattr(modeling_bert, class_name).from_pretrained(folder, output_loading_info=True, dtype=torch.float64)
-    problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
-    tensors = outputs(model, load_file(inputs))
-    save_file(tensors, out, metadata={"problems": json.dumps(problems), "lexloom": str("lexloom" in sys.modules)})
+    answer(getattr(modeling_bert, class_name), folder, inputs, outputs, out)
 
 
 if __name__ == "__main__":
-    for job in json.loads(sys.argv[2]):
-        {"make": make, "read": read}[sys.argv[1]](*job)
+    main(make=make, read=read)

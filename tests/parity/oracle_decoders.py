@@ -8,21 +8,14 @@ Llama's norm rounds to float32 whatever the model's dtype. For what is compared 
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from contextlib import contextmanager
-from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from safetensors.torch import load_file, save_file
+from oracle import answer, keep, main, named, numbered
 from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaConfig
 from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.llama import modeling_llama
 
-torch.set_num_threads(1)
 NEW = 9  # tokens to generate
 
 
@@ -54,11 +47,7 @@ def outputs(model, inputs):
                 settings = GenerationConfig(max_new_tokens=NEW, do_sample=False, pad_token_id=0)
                 generated = model.generate(inputs["input_ids"][rows], attention_mask=mask[rows], generation_config=settings)
                 found["generated"] = generated[:, -NEW:].contiguous()
-        for name in ("last_hidden_state", "logits"):
-            if getattr(result, name, None) is not None:
-                found[f"{name}.{dtype}"] = getattr(result, name).contiguous()
-        for i, states in enumerate(result.hidden_states):
-            found[f"layer{i}.{dtype}"] = states.clone().contiguous()
+        found |= named(result, ("last_hidden_state", "logits"), dtype) | numbered(result.hidden_states, "layer", dtype)
     return found
 
 
@@ -72,21 +61,13 @@ def make(class_name, folder, settings):
     mask = torch.ones(4, 11, dtype=torch.long)
     mask[0, 6:] = mask[1, :5] = mask[2, :1] = 0
     inputs = {"input_ids": torch.randint(0, 61, (4, 11)), "attention_mask": mask}
-    model.save_pretrained(folder)
-    save_file(inputs, Path(folder) / "inputs.safetensors")
-    save_file(outputs(model, inputs), Path(folder) / "outputs.safetensors")
+    keep(model, inputs, outputs, folder)
 
 
 def read(class_name, folder, inputs, out):
-    auto = AutoModel if class_name.endswith("Model") and "LMHead" not in class_name else AutoModelForCausalLM
-    model, info = auto.from_pretrained(folder, output_loading_info=True, dtype=torch.float64)
-    problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
-    if type(model).__name__ != class_name:
-        problems["class"] = type(model).__name__
-    tensors = outputs(model, load_file(inputs))
-    save_file(tensors, out, metadata={"problems": json.dumps(problems), "lexloom": str("lexloom" in sys.modules)})
+    auto = AutoModel if class_name in ("GPT2Model", "LlamaModel") else AutoModelForCausalLM
+    answer(auto, folder, inputs, outputs, out)
 
 
 if __name__ == "__main__":
-    for job in json.loads(sys.argv[2]):
-        {"make": make, "read": read}[sys.argv[1]](*job)
+    main(make=make, read=read)

@@ -6,19 +6,11 @@ python oracle_encoder.py read JOBS_JSON     [[auto class, folder, inputs, out], 
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from oracle import answer, keep, main, named, numbered
 from transformers.models.modernbert import modeling_modernbert
 
-torch.set_num_threads(1)
 TENSORS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
 
 
@@ -38,11 +30,7 @@ def outputs(model, inputs):
         modeling_modernbert.apply_rotary_pos_emb = rotated if dtype is torch.float64 else theirs
         with torch.no_grad():
             result = model.to(dtype).eval()(**inputs, output_hidden_states=True)
-        for name in TENSORS:
-            if getattr(result, name, None) is not None:
-                found[f"{name}.{dtype}"] = getattr(result, name).contiguous()
-        for i, states in enumerate(result.hidden_states):
-            found[f"layer{i}.{dtype}"] = states.clone().contiguous()
+        found |= named(result, TENSORS, dtype) | numbered(result.hidden_states, "layer", dtype)
     return found
 
 
@@ -61,18 +49,12 @@ def make(model_type, class_name, folder, settings, left):
     inputs = {"input_ids": torch.where(mask.bool(), ids, config.pad_token_id), "attention_mask": mask}
     if getattr(config, "type_vocab_size", 1) > 1:
         inputs["token_type_ids"] = torch.randint(0, config.type_vocab_size, shape)
-    model.save_pretrained(folder)
-    save_file(inputs, Path(folder) / "inputs.safetensors")
-    save_file(outputs(model, inputs), Path(folder) / "outputs.safetensors")
+    keep(model, inputs, outputs, folder)
 
 
 def read(auto, folder, inputs, out):
-    model, info = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True, dtype=torch.float64)
-    problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
-    told = {"problems": json.dumps(problems), "class": type(model).__name__, "lexloom": str("lexloom" in sys.modules)}
-    save_file(outputs(model, load_file(inputs)), out, metadata=told)
+    answer(getattr(transformers, auto), folder, inputs, outputs, out)
 
 
 if __name__ == "__main__":
-    for job in json.loads(sys.argv[2]):
-        {"make": make, "read": read}[sys.argv[1]](*job)
+    main(make=make, read=read)

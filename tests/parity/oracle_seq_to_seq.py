@@ -6,20 +6,12 @@ python oracle_seq_to_seq.py read JOBS_JSON     [[class, folder, inputs, out], â€
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import torch
-from safetensors.torch import load_file, save_file
+from oracle import answer, keep, main, named, numbered
 from transformers import AutoModel, AutoModelForSeq2SeqLM, BartConfig, GenerationConfig, MarianConfig
 from transformers.models.bart import modeling_bart
 from transformers.models.marian import modeling_marian
 
-torch.set_num_threads(1)
 NEW = 9  # tokens to generate
 
 
@@ -35,12 +27,8 @@ def outputs(model, inputs):
                 start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
                 settings = GenerationConfig(max_new_tokens=NEW, do_sample=False, decoder_start_token_id=start, pad_token_id=pad)
                 found["generated"] = model.generate(**source, generation_config=settings)[:, -NEW:].contiguous()
-        for name in ("last_hidden_state", "logits", "encoder_last_hidden_state"):
-            if getattr(result, name, None) is not None:
-                found[f"{name}.{dtype}"] = getattr(result, name).contiguous()
-        for side in ("encoder", "decoder"):
-            for i, states in enumerate(getattr(result, f"{side}_hidden_states")):
-                found[f"{side}{i}.{dtype}"] = states.clone().contiguous()
+        found |= named(result, ("last_hidden_state", "logits", "encoder_last_hidden_state"), dtype)
+        found |= numbered(result.encoder_hidden_states, "encoder", dtype) | numbered(result.decoder_hidden_states, "decoder", dtype)
     return found
 
 
@@ -64,21 +52,13 @@ def make(class_name, folder, settings):
     target[0, 3:] = target[2, 7:] = 0
     inputs = {"input_ids": torch.randint(0, 53, (4, 11)), "attention_mask": mask}
     inputs |= {"decoder_input_ids": torch.randint(0, 53, (4, 8)), "decoder_attention_mask": target}
-    model.save_pretrained(folder)
-    save_file(inputs, Path(folder) / "inputs.safetensors")
-    save_file(outputs(model, inputs), Path(folder) / "outputs.safetensors")
+    keep(model, inputs, outputs, folder)
 
 
 def read(class_name, folder, inputs, out):
     auto = AutoModel if class_name in ("BartModel", "MarianModel") else AutoModelForSeq2SeqLM
-    model, info = auto.from_pretrained(folder, output_loading_info=True, dtype=torch.float64)
-    problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
-    if type(model).__name__ != class_name:
-        problems["class"] = type(model).__name__
-    tensors = outputs(model, load_file(inputs))
-    save_file(tensors, out, metadata={"problems": json.dumps(problems), "lexloom": str("lexloom" in sys.modules)})
+    answer(auto, folder, inputs, outputs, out)
 
 
 if __name__ == "__main__":
-    for job in json.loads(sys.argv[2]):
-        {"make": make, "read": read}[sys.argv[1]](*job)
+    main(make=make, read=read)

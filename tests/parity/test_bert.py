@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lexloom import files
 from lexloom.hub import weights
 from lexloom.models.base import Network
 from lexloom.models.bert import Bert
+from tests.parity.beside import Case, near_at_tokens, opened, oracle, same_in_their_hands, same_names
 
-ORACLE = Path(__file__).with_name("oracle_bert.py")
+ORACLE = "oracle_bert.py"
 SETTINGS = {
     "vocab_size": 61,
     "hidden_size": 30,
@@ -36,23 +31,6 @@ UNTIED = ("BertForPreTraining", "BertForMaskedLM")
 CASES = [(r, c, True) for r, c in CLASSES] + [(r, c, False) for r, c in CLASSES if c in UNTIED]
 
 
-def oracle(verb: str, jobs: list[list[object]]) -> None:
-    command = [sys.executable, str(ORACLE), verb, json.dumps(jobs, default=str)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@dataclass
-class Case:
-    """One class: their folder, ours, and what ours gave in their hands."""
-
-    network: Network
-    loaded: weights.Loaded
-    theirs: Path
-    ours: Path
-    read: Path
-
-
 def name_of(class_name: str, tied: bool) -> str:
     return class_name if tied else f"{class_name}-untied"
 
@@ -65,25 +43,17 @@ def settings_of(class_name: str, tied: bool) -> dict[str, object]:
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     """All classes at once: two processes of the oracle in all, for importing it is slow."""
     root = tmp_path_factory.mktemp("bert")
-    oracle("make", [[c, root / "theirs" / name_of(c, t), settings_of(c, t)] for _, c, t in CASES])
+    oracle(ORACLE, "make", [[c, root / "theirs" / name_of(c, t), settings_of(c, t)] for _, c, t in CASES])
     found = {}
-    for roles, class_name, tied in CASES:
-        name, settings = name_of(class_name, tied), settings_of(class_name, tied)
-        case = Case(None, None, *(root / kind / name for kind in ("theirs", "ours", "read")))  # type: ignore[arg-type]
-        config = Bert.Config.read({key: value for key, value in settings.items() if key in Bert.Config.model_fields})
-        case.network = Network.build(Bert, config, roles, labels=4).double().eval()
-        case.loaded = weights.load_into(case.network, weights.read_tensors(case.theirs))
+    for _, class_name, tied in CASES:
+        paths = [root / kind / name_of(class_name, tied) for kind in ("theirs", "ours", "read")]
+        case = Case(*opened(paths[0], Bert, class_name, labels=4), *paths)
         weights.save(case.network, case.ours)
         files.write_json(case.ours / "config.json", files.read_json(case.theirs / "config.json"))
-        found[name] = case
+        found[name_of(class_name, tied)] = case
     (root / "read").mkdir()
-    oracle(
-        "read",
-        [
-            [c, found[name_of(c, t)].ours, found[name_of(c, t)].theirs / "inputs.safetensors", found[name_of(c, t)].read]
-            for _, c, t in CASES
-        ],
-    )
+    cases = [(c, found[name_of(c, t)]) for _, c, t in CASES]
+    oracle(ORACLE, "read", [[c, case.ours, case.theirs / "inputs.safetensors", case.read] for c, case in cases])
     return found
 
 
@@ -109,43 +79,25 @@ def outputs(network: Network, inputs: dict[str, torch.Tensor], dtype: torch.dtyp
     return found
 
 
-def compare(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], mask: torch.Tensor, dtype: torch.dtype) -> None:
-    assert ours
-    for name, found in ours.items():
-        expected = theirs[f"{name}.{dtype}"]
-        if name.startswith(("layer", "last_hidden")) or expected.shape[:2] == mask.shape:
-            keep = mask.bool().reshape(-1, mask.shape[-1])  # what stands at padding is nobody's business
-            found, expected = found.reshape(*keep.shape, -1)[keep], expected.reshape(*keep.shape, -1)[keep]
-        limit = 1e-9 if dtype is torch.float64 else 1e-5
-        scale = expected.abs().clamp(min=1.0)
-        assert ((found - expected).abs() / scale).max() <= limit, name
-
-
 @pytest.mark.parametrize("name", [name_of(c, t) for _, c, t in CASES])
 def test_their_folder_gives_the_same_numbers_here(name: str, cases: dict[str, Case]) -> None:
     case = cases[name]
     assert not case.loaded.missing and not case.loaded.unused
-    inputs, expected = load_file(case.theirs / "inputs.safetensors"), load_file(case.theirs / "outputs.safetensors")
+    inputs, expected = case.given()
     for dtype in (torch.float64, torch.float32):
-        compare(outputs(copy.deepcopy(case.network), inputs, dtype), expected, inputs["attention_mask"], dtype)
+        near_at_tokens(outputs(copy.deepcopy(case.network), inputs, dtype), expected, inputs["attention_mask"], dtype)
 
 
 @pytest.mark.parametrize("name", [name_of(c, t) for _, c, t in CASES])
 def test_our_folder_is_theirs_to_the_bit(name: str, cases: dict[str, Case]) -> None:
     case = cases[name]
-    with safe_open(case.ours / "model.safetensors", "pt") as mine, safe_open(case.theirs / "model.safetensors", "pt") as other:
-        assert set(mine.keys()) == set(other.keys())
-        assert mine.metadata() == other.metadata()
+    same_names(case.ours, case.theirs)
     tensors = weights.read_tensors(case.theirs)
     for key, tensor in load_file(case.ours / "model.safetensors").items():
         if key == "cls.predictions.bias" and name.endswith("-untied"):
             continue  # their untied head never reads this one: it has the decoder's own bias
         assert torch.equal(tensor, tensors[key]), key
-    with safe_open(case.read, "pt") as file:
-        assert json.loads(file.metadata()["problems"]) == {}
-        assert file.metadata()["lexloom"] == "False"
-        for key, tensor in load_file(case.theirs / "outputs.safetensors").items():
-            assert torch.equal(file.get_tensor(key), tensor), key
+    same_in_their_hands(case.read, case.theirs, name.removesuffix("-untied"))
 
 
 def test_old_names_and_a_missing_prefix_are_understood() -> None:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import copy
-import json
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lexloom import files
 from lexloom.errors import ConfigError, LexloomError
 from lexloom.hub import weights
-from lexloom.models.base import ARCHITECTURES, Architecture, Network
+from lexloom.models.base import ARCHITECTURES, Network
+from tests.parity.beside import Case, both_sides, near, same_in_their_hands, same_names
 
-ORACLE = Path(__file__).with_name("oracle_decoders.py")
 GPT2 = {"vocab_size": 61, "n_positions": 40, "n_embd": 30, "n_layer": 3, "n_head": 5, "n_inner": 44, "layer_norm_epsilon": 1e-4}
 LLAMA = {
     "vocab_size": 61,
@@ -56,52 +51,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 cases = pytest.mark.parametrize("name", CASES)
 
 
-def oracle(verb: str, jobs: list[list[object]]) -> None:
-    command = [sys.executable, str(ORACLE), verb, json.dumps(jobs, default=str)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@dataclass
-class Case:
-    """One model: their folder, ours, and what ours gave in their hands."""
-
-    network: Network
-    loaded: weights.Loaded
-    theirs: Path
-    ours: Path
-    read: Path
-
-
 def settings_in(folder: Path) -> dict[str, Any]:
     return dict(files.read_json(folder / "config.json"))
 
 
-def opened(folder: Path, kind: type[Architecture], class_name: str) -> tuple[Network, weights.Loaded]:
-    config = kind.Config.read({name: value for name, value in settings_in(folder).items() if name in kind.Config.model_fields})
-    roles = next(roles for roles, named in kind.ROLES.items() if named == class_name)
-    network = Network.build(kind, config, roles).double().eval()
-    return network, weights.load_into(network, weights.read_tensors(folder))
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
-    """All models at once: two processes of the oracle in all, for importing it is slow."""
-    root = tmp_path_factory.mktemp("decoders")
-    oracle("make", [[class_name, root / "theirs" / name, settings] for name, (class_name, settings) in CASES.items()])
-    made = {}
-    for name, (class_name, _) in CASES.items():
-        paths = [root / kind / name for kind in ("theirs", "ours", "read")]
-        kind = ARCHITECTURES.get(name.partition("-")[0])
-        case = Case(*opened(paths[0], kind, class_name), *paths)
-        weights.save(case.network, case.ours)
-        settings = {"model_type": kind.MODEL_TYPE, "architectures": [class_name], **case.network.backbone.config.plain()}
-        files.write_json(case.ours / "config.json", settings)
-        made[name] = case
-    (root / "read").mkdir()
-    jobs = [[CASES[name][0], case.ours, case.theirs / "inputs.safetensors", case.read] for name, case in made.items()]
-    oracle("read", jobs)  # type: ignore[arg-type]
-    return made
+    return both_sides("oracle_decoders.py", tmp_path_factory.mktemp("decoders"), CASES)
 
 
 def outputs(network: Network, inputs: dict[str, torch.Tensor], dtype: torch.dtype, *, learning: bool) -> dict[str, torch.Tensor]:
@@ -119,9 +75,7 @@ def outputs(network: Network, inputs: dict[str, torch.Tensor], dtype: torch.dtyp
 def compare(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], mask: torch.Tensor, dtype: torch.dtype) -> None:
     for name, states in ours.items():
         keep = mask.bool()  # what stands at padding is nobody's business
-        mine, expected = states.detach()[keep], theirs[f"{name}.{dtype}"][keep]
-        limit = 1e-9 if dtype is torch.float64 else 1e-5
-        assert ((mine - expected).abs() / expected.abs().clamp(min=1.0)).max() <= limit, name
+        near(states.detach()[keep], theirs[f"{name}.{dtype}"][keep], dtype, name)
 
 
 @cases
@@ -129,7 +83,7 @@ def compare(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], mask
 def test_their_folder_gives_the_same_numbers_here(name: str, learning: bool, found: dict[str, Case]) -> None:
     case = found[name]
     assert not case.loaded.missing and not case.loaded.unused
-    inputs, expected = load_file(case.theirs / "inputs.safetensors"), load_file(case.theirs / "outputs.safetensors")
+    inputs, expected = case.given()
     assert "layer3.torch.float64" in expected and "layer4.torch.float64" not in expected
     for dtype in (torch.float64, torch.float32):
         compare(outputs(copy.deepcopy(case.network), inputs, dtype, learning=learning), expected, inputs["attention_mask"], dtype)
@@ -138,17 +92,11 @@ def test_their_folder_gives_the_same_numbers_here(name: str, learning: bool, fou
 @cases
 def test_our_folder_is_theirs_to_the_bit(name: str, found: dict[str, Case]) -> None:
     case = found[name]
-    with safe_open(case.ours / "model.safetensors", "pt") as mine, safe_open(case.theirs / "model.safetensors", "pt") as other:
-        assert set(mine.keys()) == set(other.keys())
-        assert mine.metadata() == other.metadata()
+    same_names(case.ours, case.theirs)
     tensors = weights.read_tensors(case.theirs)
     for key, tensor in load_file(case.ours / "model.safetensors").items():
         assert torch.equal(tensor, tensors[key]), key
-    with safe_open(case.read, "pt") as file:
-        assert json.loads(file.metadata()["problems"]) == {}
-        assert file.metadata()["lexloom"] == "False"
-        for key, tensor in load_file(case.theirs / "outputs.safetensors").items():
-            assert torch.equal(file.get_tensor(key), tensor), key
+    same_in_their_hands(case.read, case.theirs, CASES[name][0])
 
 
 @torch.inference_mode()
@@ -165,7 +113,8 @@ def greedy(network: Network, ids: torch.Tensor, mask: torch.Tensor, tokens: int)
 @pytest.mark.parametrize("name", [name for name, (class_name, _) in CASES.items() if "LM" in class_name])
 def test_the_likeliest_tokens_are_theirs(name: str, found: dict[str, Case]) -> None:
     case = found[name]
-    inputs, expected = load_file(case.theirs / "inputs.safetensors"), load_file(case.theirs / "outputs.safetensors")["generated"]
+    inputs, made = case.given()
+    expected = made["generated"]
     rows = inputs["attention_mask"][:, -1] == 1
     assert expected.unique().numel() > 2
     mask = inputs["attention_mask"][rows].bool()

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lexloom import files
 from lexloom.hub import weights
 from lexloom.models.base import ARCHITECTURES, Network
+from tests.parity.beside import near_at_tokens, opened, oracle, same_in_their_hands, same_names
 
-ORACLE = Path(__file__).with_name("oracle_encoder.py")
+ORACLE = "oracle_encoder.py"
 SIZES = {"vocab_size": 61, "hidden_size": 30, "num_attention_heads": 5, "intermediate_size": 44, "classifier_dropout": 0.3}
 ROBERTA = SIZES | {
     "num_hidden_layers": 3,
@@ -113,28 +110,20 @@ def all_cases() -> dict[str, Case]:
 NAMES = sorted(all_cases())
 
 
-def oracle(verb: str, jobs: list[list[object]]) -> None:
-    command = [sys.executable, str(ORACLE), verb, json.dumps(jobs, default=str)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     """All of them at once: two processes of the oracle, for importing it is slow."""
     root, found = tmp_path_factory.mktemp("encoders"), all_cases()
     for name, case in found.items():
         case.root = root / name.replace(" ", "-")
-    oracle("make", [[c.kind, c.class_name, c.theirs, c.settings, c.left] for c in found.values()])
+    oracle(ORACLE, "make", [[c.kind, c.class_name, c.theirs, c.settings, c.left] for c in found.values()])
     for case in found.values():
         kind, about = ARCHITECTURES.get(case.kind), files.read_json(case.theirs / "config.json")
-        config = kind.Config.read({key: value for key, value in about.items() if key in kind.Config.model_fields})
-        case.network = Network.build(kind, config, case.roles, labels=4).double().eval()
-        case.loaded = weights.load_into(case.network, weights.read_tensors(case.theirs))
+        case.network, case.loaded = opened(case.theirs, kind, case.class_name, labels=4)
         weights.save(case.network, case.ours)
         rest = {key: value for key, value in about.items() if key not in kind.Config.model_fields}
-        files.write_json(case.ours / "config.json", rest | config.plain())
-    oracle("read", [[c.auto, c.ours, c.theirs / "inputs.safetensors", c.root / "read"] for c in found.values()])
+        files.write_json(case.ours / "config.json", rest | case.network.backbone.config.plain())
+    oracle(ORACLE, "read", [[c.auto, c.ours, c.theirs / "inputs.safetensors", c.root / "read"] for c in found.values()])
     return found
 
 
@@ -157,41 +146,25 @@ def outputs(network: Network, inputs: dict[str, torch.Tensor], dtype: torch.dtyp
     return found
 
 
-def compare(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], mask: torch.Tensor, dtype: torch.dtype) -> None:
-    assert {f"{name}.{dtype}" for name in ours} == {name for name in theirs if name.endswith(str(dtype))}
-    for name, found in ours.items():
-        expected = theirs[f"{name}.{dtype}"]
-        if name.startswith(("layer", "last_hidden")) or expected.shape[:2] == mask.shape:
-            keep = mask.bool().reshape(-1, mask.shape[-1])  # what stands at padding is nobody's business
-            found, expected = found.reshape(*keep.shape, -1)[keep], expected.reshape(*keep.shape, -1)[keep]
-        limit = 1e-9 if dtype is torch.float64 else 1e-5
-        scale = expected.abs().clamp(min=1.0)
-        assert ((found - expected).abs() / scale).max() <= limit, name
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_their_folder_gives_the_same_numbers_here(name: str, cases: dict[str, Case]) -> None:
     case = cases[name]
     assert not case.loaded.missing and not case.loaded.unused
     inputs, expected = load_file(case.theirs / "inputs.safetensors"), load_file(case.theirs / "outputs.safetensors")
     for dtype in (torch.float64, torch.float32):
-        compare(outputs(copy.deepcopy(case.network), inputs, dtype), expected, inputs["attention_mask"], dtype)
+        ours = outputs(copy.deepcopy(case.network), inputs, dtype)
+        assert {f"{key}.{dtype}" for key in ours} == {key for key in expected if key.endswith(str(dtype))}
+        near_at_tokens(ours, expected, inputs["attention_mask"], dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_our_folder_is_theirs_to_the_bit(name: str, cases: dict[str, Case]) -> None:
     """Also that the config we write says to them what theirs did."""
     case = cases[name]
-    with safe_open(case.ours / "model.safetensors", "pt") as mine, safe_open(case.theirs / "model.safetensors", "pt") as other:
-        assert set(mine.keys()) == set(other.keys())
-        assert mine.metadata() == other.metadata()
+    same_names(case.ours, case.theirs)
     tensors = weights.read_tensors(case.theirs)
     for key, tensor in load_file(case.ours / "model.safetensors").items():
         if key == "lm_head.bias" and name.endswith("untied"):
             continue  # their untied head never reads this one: it has the decoder's own bias
         assert torch.equal(tensor, tensors[key]), key
-    with safe_open(case.root / "read", "pt") as file:
-        told = file.metadata()
-        assert (json.loads(told["problems"]), told["class"], told["lexloom"]) == ({}, case.class_name, "False")
-        for key, tensor in load_file(case.theirs / "outputs.safetensors").items():
-            assert torch.equal(file.get_tensor(key), tensor), key
+    same_in_their_hands(case.root / "read", case.theirs, case.class_name)

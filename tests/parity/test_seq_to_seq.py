@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lexloom import files
 from lexloom.errors import ConfigError, LexloomError, WeightsError
 from lexloom.hub import weights
-from lexloom.models.base import ARCHITECTURES, Architecture, Network
+from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.nn.positions import halved_sinusoids, sinusoids
+from tests.parity.beside import Case, both_sides, near, same_in_their_hands, same_names
 
-ORACLE = Path(__file__).with_name("oracle_seq_to_seq.py")
 SIZES = {
     **{"vocab_size": 61, "d_model": 30, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 5},
     **{"decoder_attention_heads": 3, "encoder_ffn_dim": 44, "decoder_ffn_dim": 28, "max_position_embeddings": 40},
@@ -46,48 +39,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 cases = pytest.mark.parametrize("name", CASES)
 
 
-def oracle(verb: str, jobs: list[list[Any]]) -> None:
-    command = [sys.executable, str(ORACLE), verb, json.dumps(jobs, default=str)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@dataclass
-class Case:
-    """One model: their folder, ours, and what ours gave in their hands."""
-
-    network: Network
-    loaded: weights.Loaded
-    theirs: Path
-    ours: Path
-    read: Path
-
-
-def opened(folder: Path, kind: type[Architecture], class_name: str) -> tuple[Network, weights.Loaded]:
-    settings = files.read_json(folder / "config.json")
-    config = kind.Config.read({name: value for name, value in settings.items() if name in kind.Config.model_fields})
-    roles = next(roles for roles, named in kind.ROLES.items() if named == class_name)
-    network = Network.build(kind, config, roles).double().eval()
-    return network, weights.load_into(network, weights.read_tensors(folder))
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
-    """All models at once: two processes of the oracle in all, for importing it is slow."""
-    root = tmp_path_factory.mktemp("seq-to-seq")
-    oracle("make", [[class_name, root / "theirs" / name, settings] for name, (class_name, settings) in CASES.items()])
-    made = {}
-    for name, (class_name, _) in CASES.items():
-        paths = [root / kind / name for kind in ("theirs", "ours", "read")]
-        kind = ARCHITECTURES.get(name.partition("-")[0])
-        case = Case(*opened(paths[0], kind, class_name), *paths)
-        weights.save(case.network, case.ours)
-        settings = {"model_type": kind.MODEL_TYPE, "architectures": [class_name], **case.network.backbone.config.plain()}
-        files.write_json(case.ours / "config.json", settings)
-        made[name] = case
-    (root / "read").mkdir()
-    oracle("read", [[CASES[name][0], case.ours, case.theirs / "inputs.safetensors", case.read] for name, case in made.items()])
-    return made
+    return both_sides("oracle_seq_to_seq.py", tmp_path_factory.mktemp("seq-to-seq"), CASES)
 
 
 def batch_of(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -111,32 +65,24 @@ def outputs(network: Network, inputs: dict[str, torch.Tensor], dtype: torch.dtyp
 def test_their_folder_gives_the_same_numbers_here(name: str, learning: bool, found: dict[str, Case]) -> None:
     case = found[name]
     assert not case.loaded.missing and not case.loaded.unused
-    inputs, expected = load_file(case.theirs / "inputs.safetensors"), load_file(case.theirs / "outputs.safetensors")
-    for dtype, limit in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+    inputs, expected = case.given()
+    for dtype in (torch.float64, torch.float32):
         ours = outputs(copy.deepcopy(case.network), inputs, dtype, learning=learning)
         assert {f"{key}.{dtype}" for key in ours} == {key for key in expected if key.endswith(str(dtype))}
         for key, states in ours.items():
-            keep = inputs[
-                "attention_mask" if key.startswith("encoder") else "decoder_attention_mask"
-            ].bool()  # padding is nobody's business
-            mine, theirs = states.detach()[keep], expected[f"{key}.{dtype}"][keep]
-            assert ((mine - theirs).abs() / theirs.abs().clamp(min=1.0)).max() <= limit, key
+            mask = "attention_mask" if key.startswith("encoder") else "decoder_attention_mask"
+            keep = inputs[mask].bool()  # what stands at padding is nobody's business
+            near(states.detach()[keep], expected[f"{key}.{dtype}"][keep], dtype, key)
 
 
 @cases
 def test_our_folder_is_theirs_to_the_bit(name: str, found: dict[str, Case]) -> None:
     case = found[name]
-    with safe_open(case.ours / "model.safetensors", "pt") as mine, safe_open(case.theirs / "model.safetensors", "pt") as other:
-        assert set(mine.keys()) == set(other.keys())
-        assert mine.metadata() == other.metadata()
+    same_names(case.ours, case.theirs)
     tensors = weights.read_tensors(case.theirs)
     for key, tensor in load_file(case.ours / "model.safetensors").items():
         assert torch.equal(tensor.to(tensors[key].dtype), tensors[key]), key
-    with safe_open(case.read, "pt") as file:
-        assert json.loads(file.metadata()["problems"]) == {}
-        assert file.metadata()["lexloom"] == "False"
-        for key, tensor in load_file(case.theirs / "outputs.safetensors").items():
-            assert torch.equal(file.get_tensor(key), tensor), key
+    same_in_their_hands(case.read, case.theirs, CASES[name][0])
 
 
 @torch.inference_mode()
@@ -155,7 +101,8 @@ def greedy(network: Network, source: dict[str, torch.Tensor], tokens: int) -> to
 @pytest.mark.parametrize("name", [name for name, (class_name, _) in CASES.items() if not class_name.endswith(("BartModel", "MarianModel"))])
 def test_the_likeliest_tokens_are_theirs(name: str, found: dict[str, Case]) -> None:
     case = found[name]
-    inputs, expected = load_file(case.theirs / "inputs.safetensors"), load_file(case.theirs / "outputs.safetensors")["generated"]
+    inputs, made = case.given()
+    expected = made["generated"]
     source = {key: tensor for key, tensor in batch_of(inputs).items() if not key.startswith("decoder")}
     assert expected.unique().numel() > 1
     assert torch.equal(greedy(case.network, source, expected.shape[1]), expected)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from lexloom.text.pack import open_packing
 from lexloom.text.shards import Shards
 from lexloom.train.log import read
 from tests import tiny
+from tests.unfinished import ends_in_the_same_bits
 
 RECIPE = """\
 name: tiny
@@ -80,14 +80,7 @@ def test_the_report_shows_what_it_writes(done: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(done: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(done, tmp_path / "run"))
-    for step in (24, 32, 40):
-        shutil.rmtree(out / f"pretrain/checkpoints/step-{step:09d}")
-    files.remove(out / "pretrain/bundle")
-    files.write_json(out / "pretrain/stage.json", {**files.read_json(out / "pretrain/stage.json"), "finished": False})
-    lexloom.run(done.parent / "recipe.yaml", out=out)
-    assert [line["loss"] for line in read(out / "pretrain")] == [line["loss"] for line in read(done / "pretrain")]
-    assert files.digest(out / "pretrain/bundle/model.safetensors") == files.digest(done / "pretrain/bundle/model.safetensors")
+    ends_in_the_same_bits(done, tmp_path / "run", 16)
 
 
 def test_it_goes_on_from_a_bundle(done: Path, tmp_path: Path) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +18,8 @@ from lexloom.text.pack import open_packing
 from lexloom.text.shards import Shards
 from lexloom.train.log import read
 from tests import tiny
-from tests.unfinished import back_to
+from tests.hub.beside import in_their_hands
+from tests.unfinished import ends_in_the_same_bits
 
 QUIET = Console(quiet=True)
 RECIPE = """\
@@ -89,25 +87,13 @@ def test_the_bundle_knows_its_tokens(done: Path) -> None:
 @pytest.mark.parametrize("done", ["infilling"], indirect=True)
 def test_transformers_opens_it_and_writes(done: Path) -> None:
     bundle = Bundle.load(done / "pretrain/bundle")
-    oracle = Path(__file__).parent.parent / "hub/oracle_bundle.py"
-    made = subprocess.run(
-        [sys.executable, str(oracle), json.dumps({"a target": str(done / "pretrain/bundle")}), json.dumps(["The river.", "One house."])],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert made.returncode == 0, made.stderr[-3000:]
-    found = json.loads(made.stdout.splitlines()[-1])["a target"]
+    found = in_their_hands({"a target": done / "pretrain/bundle"}, ["The river.", "One house."])["a target"]
     assert (found["problems"], found["class"]) == ({}, bundle.network.class_name)
     assert all(row[0] == bundle.tokenizer.eos_id == row[-1] for row in found["generated"])
 
 
 def test_from_a_checkpoint_on_it_ends_in_the_same_bits(done: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(done, tmp_path / "run"))
-    back_to(out / "pretrain", 16)
-    lexloom.run(done.parent / "recipe.yaml", out=out)
-    assert [line["loss"] for line in read(out / "pretrain")] == [line["loss"] for line in read(done / "pretrain")]
-    assert files.digest(out / "pretrain/bundle/model.safetensors") == files.digest(done / "pretrain/bundle/model.safetensors")
+    ends_in_the_same_bits(done, tmp_path / "run", 16)
 
 
 def test_a_step_is_computed_again_to_the_bit(done: Path) -> None:

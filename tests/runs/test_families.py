@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ import lexloom
 from lexloom import files
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import ARCHITECTURES
-from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
+from tests.unfinished import ends_in_the_same_bits
 
 MASKED = frozenset({"masked-lm"})
 KINDS = [name for name in ARCHITECTURES.names() if MASKED in ARCHITECTURES.get(name).ROLES and name != "bert"]
@@ -56,15 +55,7 @@ def test_it_learns_from_text_and_answers(done: Path) -> None:
 
 
 def test_from_a_checkpoint_on_it_ends_in_the_same_bits(done: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(done, tmp_path / "run"))
-    for name in ("pretrain/bundle", "pretrain/checkpoints/step-000000040"):
-        files.remove(out / name)
-    files.write_json(out / "pretrain/stage.json", {**files.read_json(out / "pretrain/stage.json"), "finished": False})
-    found, _ = checkpoint.latest(out / "pretrain/checkpoints")
-    assert found is not None and found.step == 35
-    lexloom.run(done.parent / "recipe.yaml", out=out)
-    assert files.digest(out / "pretrain/bundle/model.safetensors") == files.digest(done / "pretrain/bundle/model.safetensors")
-    assert [line["loss"] for line in read(out / "pretrain")] == [line["loss"] for line in read(done / "pretrain")]
+    ends_in_the_same_bits(done, tmp_path / "run", 35)
 
 
 def test_what_it_takes_is_known_before_there_is_a_tokenizer(done: Path) -> None:

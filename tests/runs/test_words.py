@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from lexloom.errors import ConfigError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.runs.check import check
 from lexloom.runs.pretrain import extended
-from lexloom.train import checkpoint
 from lexloom.train.log import read
 from tests import tiny
+from tests.unfinished import ends_in_the_same_bits
 
 RECIPE = """\
 name: tiny
@@ -76,15 +75,7 @@ def test_a_task_learns_the_mix(done: Path) -> None:
 
 
 def test_from_a_checkpoint_on_it_ends_in_the_same_bits(done: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(done, tmp_path / "run"))
-    for name in ("pretrain/bundle", "pretrain/checkpoints/step-000000040"):
-        files.remove(out / name)
-    files.write_json(out / "pretrain/stage.json", {**files.read_json(out / "pretrain/stage.json"), "finished": False})
-    found, _ = checkpoint.latest(out / "pretrain/checkpoints")
-    assert found is not None and found.step == 32
-    lexloom.run(done.parent / "recipe.yaml", out=out)
-    assert files.digest(out / "pretrain/bundle/lexloom.safetensors") == files.digest(done / "pretrain/bundle/lexloom.safetensors")
-    assert [line["loss"] for line in read(out / "pretrain")] == [line["loss"] for line in read(done / "pretrain")]
+    ends_in_the_same_bits(done, tmp_path / "run", 32)
 
 
 def test_its_steps_can_be_done_again(done: Path) -> None:

