@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def shared(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     They are the threads that PyTorch's products have just used: numba finds the same OpenMP in the process. Others would have to wait until
     those stop waiting for their next product, which takes them milliseconds.
     """
-    alone, together = kernel(**options)(function), kernel(parallel=True, **options)(function)
+    alone, together = kernel(**options)(function), kernel(parallel=True, **options)(_named(function, "shared"))
 
     def call(*arguments: Any, wide: bool = True) -> Any:
         if not wide or torch.get_num_threads() == 1:
@@ -134,6 +135,13 @@ def shared(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         return together(*arguments)
 
     return call
+
+
+def _named(function: Callable[..., Any], suffix: str) -> Callable[..., Any]:
+    """The same function under a longer name. numba keeps what it compiled by name and place: both kinds of one name would be one of them."""
+    found = types.FunctionType(function.__code__, function.__globals__, f"{function.__name__}_{suffix}")
+    found.__qualname__, found.__doc__ = f"{function.__qualname__}_{suffix}", function.__doc__
+    return found
 
 
 def share_threads() -> None:
