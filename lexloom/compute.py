@@ -138,7 +138,7 @@ def shared(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
 
 def _named(function: Callable[..., Any], suffix: str) -> Callable[..., Any]:
-    """The same function under a longer name. numba keeps what it compiled by name and place: both kinds of one name would be one of them."""
+    """The same function under a longer name. numba keeps what it compiled by name and place: of two kinds of one name it finds one."""
     found = types.FunctionType(function.__code__, function.__globals__, f"{function.__name__}_{suffix}")
     found.__qualname__, found.__doc__ = f"{function.__qualname__}_{suffix}", function.__doc__
     return found
