@@ -23,6 +23,7 @@ from numba.extending import intrinsic
 from torch import Tensor, nn
 
 from lexloom.compute import kernel, shared
+from lexloom.nn.encoder_decoder import TargetHead
 from lexloom.nn.next_token import NextTokenHead
 
 Floats = npt.NDArray[np.float32]
@@ -184,6 +185,6 @@ def with_linears(network: N, make: Callable[[Tensor, Tensor | None], nn.Module])
     found = copy.deepcopy(network, dict(shared_tensors))
     for parent in list(found.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear | NextTokenHead) and len(child.weight) > 1:
+            if isinstance(child, nn.Linear | NextTokenHead | TargetHead) and len(child.weight) > 1:
                 setattr(parent, name, make(child.weight, getattr(child, "bias", None)))
     return found
