@@ -192,6 +192,8 @@ class Bundle:
         takes = _options(self.task)
         if "generation" in takes:
             options = {"generation": self.generation_config, **options}
+            if "max_length" in options:  # of a task's `predict` that is the context
+                options["generation"] = options["generation"].within(options.pop("max_length"))
         for name in options:
             if name not in takes and _ANY not in takes:
                 raise unknown(f"option of {self.task.pipeline}", name, takes)

@@ -30,31 +30,34 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-ENDS, BEAMS = list(range(0, 60, 9)), {"num_beams": 3, "max_new_tokens": 12}
+ENDS, BEAMS = [15, 41, 52, 53], {"num_beams": 3, "max_new_tokens": 12}
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"max_new_tokens": 14},
     "greedy-ends": {"max_new_tokens": 14, "eos_token_id": ENDS},
-    "greedy-length": {"max_length": 11, "eos_token_id": 44},
+    "greedy-length": {"max_length": 11, "eos_token_id": 52},
     "greedy-least": {"max_new_tokens": 14, "min_new_tokens": 6, "eos_token_id": ENDS},
     "greedy-least-length": {"max_length": 14, "min_length": 7, "eos_token_id": ENDS},
     "greedy-repetition": {"max_new_tokens": 14, "repetition_penalty": 1.7},
     "greedy-ngrams": {"max_new_tokens": 14, "no_repeat_ngram_size": 2},
-    "greedy-banned": {"max_new_tokens": 14, "bad_words_ids": [[PAD], [18], [55, 42], [30, 30]], "eos_token_id": 18, "suppress_tokens": [9]},
+    "greedy-banned": {
+        **{"max_new_tokens": 14, "bad_words_ids": [[PAD], [52], [50], [4, 4], [56, 11], [3, 4, 7]]},
+        **{"eos_token_id": 52, "suppress_tokens": [9, 18]},
+    },
     "greedy-at-first": {"max_new_tokens": 9, "begin_suppress_tokens": list(range(0, 61, 2))},
     "greedy-forced": {"max_new_tokens": 9, "forced_bos_token_id": 7, "forced_eos_token_id": [3, 4]},
     "greedy-allowed": {"max_new_tokens": 14, "allowed": True, "eos_token_id": ENDS},
     "greedy-all": {
         **{"max_new_tokens": 14, "min_new_tokens": 3, "eos_token_id": ENDS, "repetition_penalty": 1.2, "no_repeat_ngram_size": 3},
-        **{"bad_words_ids": [[PAD], [30, 31]], "forced_bos_token_id": 5, "forced_eos_token_id": 3},
+        **{"bad_words_ids": [[PAD], [3, 4]], "forced_bos_token_id": 5, "forced_eos_token_id": 3},
     },
     "beams": BEAMS,
-    "beams-returned": {**BEAMS, "num_beams": 5, "num_return_sequences": 4, "eos_token_id": 44},
+    "beams-returned": {**BEAMS, "num_beams": 5, "num_return_sequences": 4, "eos_token_id": 52},
     "beams-repetition": {**BEAMS, "repetition_penalty": 1.7, "eos_token_id": ENDS},
     "beams-ngrams": {**BEAMS, "no_repeat_ngram_size": 2, "eos_token_id": ENDS},
     "beams-least": {**BEAMS, "min_new_tokens": 7, "eos_token_id": ENDS, "early_stopping": True},
     "beams-length": {"num_beams": 2, "max_length": 9, "min_length": 4, "eos_token_id": ENDS},
-    "beams-banned": {**BEAMS, "bad_words_ids": [[PAD], [56], [55, 42]], "suppress_tokens": [9, 54], "begin_suppress_tokens": [1, 2]},
-    "beams-forced": {**BEAMS, "forced_bos_token_id": 7, "forced_eos_token_id": 3, "eos_token_id": [3, 45]},
+    "beams-banned": {**BEAMS, "bad_words_ids": [[PAD], [11], [4, 4]], "suppress_tokens": [9, 54], "begin_suppress_tokens": [1, 2]},
+    "beams-forced": {**BEAMS, "forced_bos_token_id": 7, "forced_eos_token_id": 3, "eos_token_id": [3, 41]},
     "beams-allowed": {**BEAMS, "allowed": True, "eos_token_id": ENDS, "num_return_sequences": 3},
 } | {
     f"beams-{early}-{penalty}": {
@@ -114,7 +117,7 @@ def test_the_ids_are_theirs(name: str, case: str, found: dict[str, Model]) -> No
 def test_the_cases_differ(found: dict[str, Model]) -> None:
     for model in found.values():
         assert len({str(tensor.tolist()) for key, tensor in model.generated.items() if key.endswith(".ids")}) > 18
-        assert any(row.count(PAD) > 3 for row in model.generated["greedy-ends.ids"].tolist()), "no text ended early"
+        assert any(row[-2:] == [PAD, PAD] for row in model.generated["greedy-ends.ids"].tolist()), "no text ended early"
         assert all(len(set(map(str, model.generated[f"{case}.ids"].tolist()))) > 1 for case in ("greedy", "beams")), "sources do not count"
 
 

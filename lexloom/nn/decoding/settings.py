@@ -121,6 +121,14 @@ class GenerationConfig(Config):
         """As JSON, without what is as it is by default."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
+    def within(self, max_length: Any) -> Self:
+        """The same with this for the most tokens.
+
+        Raises:
+            ConfigError: it is no length.
+        """
+        return self.read({name: value for name, value in self.given().items() if name != "max_new_tokens"} | {"max_length": max_length})
+
     @property
     def ends(self) -> frozenset[int]:
         """Ids after which a text ends."""
