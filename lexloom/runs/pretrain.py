@@ -350,7 +350,7 @@ def _fills(bundle: Bundle, texts: list[str]) -> list[dict[str, Any]]:
     if bundle.task is None or not texts:
         return []
     if bundle.network.roles & WRITING:
-        options = {"return_full_text": False} if bundle.task.pipeline == "text-generation" else {}
+        options: dict[str, Any] = {"return_full_text": False} if bundle.task.pipeline == "text-generation" else {}
         written = bundle.predict(texts, max_new_tokens=_WRITTEN, **options)
         several = [answer if isinstance(answer, list) else [answer] for answer in written]
         return [
