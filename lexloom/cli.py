@@ -250,7 +250,8 @@ def predict(
     pairs = {"pairs": pair} if pair else {}
     options = {**_block(set_), **pairs, "dtype": dtype}
     for text, answer in zip(texts, verbs.predict(bundle, list(texts), **options), strict=True):
-        console.result({"text": text, "answer": answer}, _written(answer) or f"{_answer(answer)}\t{text}")
+        written = _written(answer)
+        console.result({"text": text, "answer": answer}, f"{_answer(answer)}\t{text}" if written is None else written)
 
 
 @app.command()
@@ -350,10 +351,11 @@ def _agreed(console: Console, found: dict[str, Any], text: str) -> None:
         raise typer.Exit(1)
 
 
-def _written(answer: Any) -> str:
-    """What was generated, one text after the other; "" for answers of another kind."""
-    found = [one.get("generated_text", "") for one in answer if isinstance(one, dict)] if isinstance(answer, list) else []
-    return "\n".join(found).strip("\n")
+def _written(answer: Any) -> str | None:
+    """What was generated, one text after the other; None for answers of another kind."""
+    several = answer if isinstance(answer, list) else [answer]
+    found = [one["generated_text"] for one in several if isinstance(one, dict) and "generated_text" in one]
+    return "\n".join(found).strip("\n") if found else None
 
 
 def _answer(answer: Any) -> str:

@@ -123,7 +123,7 @@ class Bundle:
             weights.save(self.network, new, masters)
             files.write_json(new / "config.json", self.settings())
             if self.network.roles & WRITING:
-                made = {"_from_model_config": True, **special_ids(self.network)}  # as the class in `transformers` writes it
+                made = {"_from_model_config": True, **self._generation_values()}  # as the class in `transformers` writes it
                 files.write_json(new / GENERATION, self.generation if self.generation is not None else made)
             self.tokenizer.save(new)
             if self.pooling is not None:
@@ -163,8 +163,13 @@ class Bundle:
         Raises:
             ConfigError: `generation_config.json` has a setting that is not to be had here.
         """
-        values = self.generation if self.generation is not None else special_ids(self.network)
-        return GenerationConfig.known(values, where=GENERATION)[0]
+        return GenerationConfig.known(self._generation_values(), where=GENERATION)[0]
+
+    def _generation_values(self) -> dict[str, Any]:
+        """What `generation_config.json` says; without one, what `config.json` says of the same things, as older folders do."""
+        if self.generation is not None:
+            return self.generation
+        return GenerationConfig.among(self.extra) | special_ids(self.network)
 
     def predict(self, texts: Sequence[str] | Sequence[Mapping[str, Any]], pairs: Sequence[str] | None = None, **options: Any) -> list[Any]:
         """Answers, one a text and in order, shaped like those of the `transformers` pipeline for the task.
@@ -187,6 +192,8 @@ class Bundle:
         takes = _options(self.task)
         if "generation" in takes:
             options = {"generation": self.generation_config, **options}
+            if "max_length" in options:  # of a task's `predict` that is the context
+                options["generation"] = options["generation"].within(options.pop("max_length"))
         for name in options:
             if name not in takes and _ANY not in takes:
                 raise unknown(f"option of {self.task.pipeline}", name, takes)

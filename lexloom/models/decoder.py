@@ -1,6 +1,6 @@
 """A network as decoding wants it: new ids and a cache in, scores of the next token out.
 
-Letters: B rows, T tokens, V vocabulary.
+Letters: B rows, T tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexloom.errors import ConfigError
+from lexloom.batch import padded
+from lexloom.errors import ConfigError, DataError
 from lexloom.models.base import Network
-from lexloom.nn.cache import Cache
+from lexloom.nn.cache import Cache, SourceCache
 
-ROLE = "causal-lm"
-WRITING = frozenset({ROLE, "seq-to-seq"})
+ROLE, SOURCE_ROLE = "causal-lm", "seq-to-seq"
+WRITING = frozenset({ROLE, SOURCE_ROLE})
 """Roles of networks that write text."""
 FEW_ROWS = 16  # rows up to which a step is computed in one go
 LEAN_FROM = 1_000_000  # weights from which products of their own kind are worth their compiling
@@ -46,8 +47,13 @@ class CausalDecoder:
         """Where it computes."""
         return next(self.network.parameters()).device
 
+    def check_source(self, source: Any) -> None:
+        """See `nn.decoding.Decoder.check_source`; it reads none."""
+        if source is not None:
+            raise DataError("a decoder without an encoder reads no source", expected="a prompt alone", got="a prompt and a source")
+
     def cache(self, rows: int, length: int, sources: Sequence[Any] | None = None) -> Cache:
-        """See `nn.decoding.Decoder.cache`; it reads no sources."""
+        """See `nn.decoding.Decoder.cache`."""
         return self.network.backbone.cache(rows, length)
 
     def __call__(self, ids: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
@@ -55,12 +61,69 @@ class CausalDecoder:
         if self._step is not None and mask is None and ids.shape[1] == 1 and len(ids) <= FEW_ROWS:
             return self._step(ids, cache)
         batch = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
-        hidden = self.network.backbone(batch, cache=cache).hidden
-        if mask is None:
-            return self.network.scores(ROLE, hidden[:, -1])
-        places = torch.arange(mask.shape[1], device=mask.device)
-        last = torch.where(mask, places, 0).amax(1)
-        return self.network.scores(ROLE, hidden[torch.arange(len(hidden), device=hidden.device), last])
+        return self.network.scores(ROLE, last(self.network.backbone(batch, cache=cache).hidden, mask))
+
+
+class SourceDecoder:
+    """A `nn.decoding.Decoder` made of an encoder–decoder and its head for the next token of a target.
+
+    A request has the ids of a source, which the encoder reads once, and a prompt that begins with the token that begins a target.
+
+    Args:
+        max_length: the most tokens of a source and of a target each, where that is less than what the network takes.
+
+    Raises:
+        ConfigError: the network has no such head, or reads no source.
+    """
+
+    def __init__(self, network: Network, max_length: int | None = None) -> None:
+        if "cross-attention" not in type(network.backbone).ABILITIES or SOURCE_ROLE not in network.heads:
+            expected, roles = f"an encoder–decoder with a {SOURCE_ROLE} head", ", ".join(sorted(network.roles)) or "none"
+            raise ConfigError("this network does not write a text for a text", expected=expected, got=f"heads: {roles}")
+        self.network = lean(network.eval())
+        self.vocabulary: int = len(network.heads[SOURCE_ROLE].weight)  # type: ignore[arg-type]
+        self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.network.parameters()).device
+
+    def check_source(self, source: Any) -> None:
+        """See `nn.decoding.Decoder.check_source`."""
+        embedding = self.network.backbone.embedding
+        assert embedding is not None
+        if source is None or not 0 < len(source) <= self.max_length:
+            got = "none" if source is None or not len(source) else f"{len(source)} tokens"
+            hint = "shorten it, or cut it into parts" if source is not None and len(source) else None
+            raise DataError("the encoder cannot read this source", expected=f"1 to {self.max_length} tokens", got=got, hint=hint)
+        if odd := [int(token) for token in source if not 0 <= token < embedding.num_embeddings]:
+            raise DataError("a source has an id outside the vocabulary", expected=f"0 to {embedding.num_embeddings - 1}", got=str(odd[0]))
+
+    def cache(self, rows: int, length: int, sources: Sequence[Any] | None = None) -> SourceCache:
+        """See `nn.decoding.Decoder.cache`; sources are read in the first pass."""
+        found = self.network.backbone.cache(rows, length)
+        assert isinstance(found, SourceCache)
+        if sources is not None:
+            batch = padded([{"input_ids": source} for source in sources], {"input_ids": 0})
+            kept = batch if not batch["attention_mask"].all() else {"input_ids": batch["input_ids"]}
+            found.unread = {name: tensor.to(self.device) for name, tensor in kept.items()}
+        return found
+
+    def __call__(self, ids: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
+        """See `nn.decoding.Decoder`."""
+        assert isinstance(cache, SourceCache)
+        batch = {"decoder_input_ids": ids, **cache.unread} | ({} if mask is None else {"decoder_attention_mask": mask})
+        cache.unread = {}
+        return self.network.scores(SOURCE_ROLE, last(self.network.backbone(batch, cache=cache).hidden, mask))
+
+
+def last(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T, D) states -> (B, D), those of the last token of each row; `mask` (B, T) is False at padding, None where there is none."""
+    if mask is None:
+        return hidden[:, -1]
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return hidden[torch.arange(len(hidden), device=hidden.device), torch.where(mask, places, 0).amax(1)]
 
 
 def lean(network: Network) -> Network:

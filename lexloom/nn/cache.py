@@ -9,7 +9,7 @@ Letters: L layers, B rows, H heads of keys, S slots, K head width, T new tokens.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -154,6 +154,7 @@ class SourceCache(Cache):
     """The cache of a decoder that also looks at a source, whose keys and values each layer makes once.
 
     Attributes:
+        unread: what the first pass reads beside its own tokens, under the names of a batch; empty where it is handed in by itself.
         sources: layer -> keys and values of the source, each (B, H, source tokens, K); empty until it was read.
         source_bias: (B, 1, 1, source tokens), added to the scores, or None where the source has no padding.
     """
@@ -162,8 +163,10 @@ class SourceCache(Cache):
         self, layers: int, rows: int, heads: int, slots: int, width: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
         super().__init__(layers, rows, heads, slots, width, dtype=dtype, device=device)
+        self.unread: Mapping[str, Tensor] = {}
         self.sources: dict[int, tuple[Tensor, Tensor]] = {}
         self.source_bias: Tensor | None = None
+        self._read: list[object] = [None] * rows  # of two rows the same thing where they have the same source
 
     def begins(self, given: bool) -> bool:
         """Whether the source is to be read now, which is in the first pass.
@@ -177,6 +180,8 @@ class SourceCache(Cache):
         if given == bool(self.sources):
             got = "another source" if given else "no source"
             raise LexloomError("a cache reads its source once", expected="input_ids in the first pass and in no other", got=got)
+        if given:
+            self._read = [object() for _ in self._read]
         return given
 
     def source(self, i: int) -> Recall:
@@ -192,23 +197,32 @@ class SourceCache(Cache):
     # rows that come, go and change places
 
     def front(self, rows: int, longest: int) -> Self:
-        """See `Cache.front`."""
-        found = super().front(rows, longest)
-        found.sources = {i: (keys[:rows], values[:rows]) for i, (keys, values) in self.sources.items()}
-        found.source_bias = None if self.source_bias is None else self.source_bias[:rows]
+        """See `Cache.front`; sources are looked at up to where the longest of these rows ends."""
+        found, bias = super().front(rows, longest), self.source_bias
+        width = self._width(slice(rows))
+        found.sources = {i: (keys[:rows, :, :width], values[:rows, :, :width]) for i, (keys, values) in self.sources.items()}
+        found.source_bias = None if bias is None else bias[:rows, ..., :width].contiguous()
+        found._read = self._read[:rows]
         return found
 
     def take(self, row: int, other: Self, of: int) -> None:
-        """See `Cache.take`; the row's source comes along, and the sources here are as long as the longest that ever did."""
+        """See `Cache.take`; the row's source comes along, and there is room here for the longest that ever did."""
         super().take(row, other, of)
-        width = next(iter(other.sources.values()))[0].shape[2]
+        width = other._width(slice(of, of + 1))
         self._widen(other, width)
         assert self.source_bias is not None
         self.source_bias[row] = MASKED
-        self.source_bias[row, :, :, :width] = 0.0 if other.source_bias is None else other.source_bias[of]
+        self.source_bias[row, ..., :width] = 0.0 if other.source_bias is None else other.source_bias[of, ..., :width]
         for i, pair in other.sources.items():
             for kept, new in zip(self.sources[i], pair, strict=True):
-                kept[row, :, :width] = new[of]
+                kept[row, :, :width] = new[of, :, :width]
+        self._read[row] = other._read[of]
+
+    def _width(self, rows: slice) -> int:
+        """Up to which token some of these rows' sources go."""
+        if self.source_bias is None:
+            return next(iter(self.sources.values()))[0].shape[2]
+        return int((self.source_bias[rows, 0, 0] == 0).any(0).nonzero().max()) + 1
 
     def _widen(self, other: Self, width: int) -> None:
         """Room for sources of so many tokens."""
@@ -223,7 +237,11 @@ class SourceCache(Cache):
             self.sources[i] = tuple(torch.cat([x, room], 2) for x in self.sources[i]) if i in self.sources else (room, room.clone())  # type: ignore[assignment]
 
     def select(self, rows: Tensor) -> None:
-        """See `Cache.select`."""
+        """See `Cache.select`; sources that are the same ones, as those of beams are, stay where they are."""
         super().select(rows)
+        read = [self._read[row] for row in rows.tolist()]
+        if all(new is old for new, old in zip(read, self._read, strict=True)):
+            return
         self.sources = {i: (keys[rows], values[rows]) for i, (keys, values) in self.sources.items()}
         self.source_bias = None if self.source_bias is None else self.source_bias[rows]
+        self._read = read

@@ -20,6 +20,7 @@ from numba import prange
 from torch import Tensor, nn
 
 from lexloom.compute import kernel, shared
+from lexloom.nn.encoder_decoder import TargetHead
 from lexloom.nn.next_token import NextTokenHead
 from lexloom.nn.tile import COLUMNS, ROWS, tile
 
@@ -116,6 +117,6 @@ def with_linears(network: N, make: Callable[[Tensor, Tensor | None], nn.Module])
     found = copy.deepcopy(network, dict(shared_tensors))
     for parent in list(found.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear | NextTokenHead):
+            if isinstance(child, nn.Linear | NextTokenHead | TargetHead):
                 setattr(parent, name, make(child.weight, getattr(child, "bias", None)))
     return found

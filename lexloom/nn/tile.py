@@ -42,7 +42,7 @@ def tile(rows: int, columns: int) -> Callable[..., Any]:
 
         return types.UniTuple(types.float32, rows * columns)(x, types.int64, w, types.int64, types.int64), generate
 
-    return product  # type: ignore[no-any-return]
+    return product
 
 
 @intrinsic

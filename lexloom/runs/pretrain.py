@@ -16,6 +16,7 @@ from lexloom.console import Console, count
 from lexloom.errors import ConfigError, DataError
 from lexloom.hub.bundle import Bundle, parameters
 from lexloom.models.base import Network
+from lexloom.models.decoder import WRITING
 from lexloom.objectives.base import Objective, Vocabulary
 from lexloom.runs import components
 from lexloom.runs.failure import documents
@@ -133,7 +134,7 @@ def _start(source: Path, tokenizer: Path) -> Bundle:
     return extended(bundle, words) if words and missing else bundle
 
 
-_WRITTEN = 16  # tokens that a decoder writes after each text of `fills`
+_WRITTEN = 16  # tokens that a network writes for each text of `fills`
 
 
 @dataclass
@@ -349,11 +350,13 @@ def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
 def _fills(bundle: Bundle, texts: list[str]) -> list[dict[str, Any]]:
     if bundle.task is None or not texts:
         return []
-    if bundle.task.pipeline == "text-generation":
-        written = bundle.predict(texts, max_new_tokens=_WRITTEN, return_full_text=False)
+    if bundle.network.roles & WRITING:
+        options: dict[str, Any] = {"return_full_text": False} if bundle.task.pipeline == "text-generation" else {}
+        written = bundle.predict(texts, max_new_tokens=_WRITTEN, **options)
+        several = [answer if isinstance(answer, list) else [answer] for answer in written]
         return [
             {"text": text, "answers": [{"token": one["generated_text"], "score": None} for one in answer]}
-            for text, answer in zip(texts, written, strict=True)
+            for text, answer in zip(texts, several, strict=True)
         ]
     answers = bundle.predict(texts, top_k=5)
     return [

@@ -47,6 +47,26 @@ class StopStrings:
         return any(one in text for one in self.strings)
 
 
+def settled(network: Network, generation: GenerationConfig | None, asked: Mapping[str, Any], *, most: int) -> GenerationConfig:
+    """What is asked for, on top of a bundle's own settings; of the two ways to say a length the one that is asked for counts.
+
+    Args:
+        generation: the bundle's settings; without, what the network's config says of special tokens.
+        most: how many tokens follow where nobody says.
+
+    Raises:
+        ConfigError: there is no such setting, or settings contradict each other.
+    """
+    found = generation.given() if generation is not None else special_ids(network)
+    for one, other in (("max_length", "max_new_tokens"), ("max_new_tokens", "max_length"), ("min_length", "min_new_tokens")):
+        if one in asked and other not in asked:
+            found.pop(other, None)
+    found |= asked
+    if "max_length" not in found:
+        found.setdefault("max_new_tokens", most)
+    return GenerationConfig.read(found)
+
+
 @TASKS.register("text-generation")
 class TextGeneration(Task):
     """Go on with a text, token by token (Radford et al. 2019); needs a model with a causal-lm head."""
@@ -118,7 +138,8 @@ class TextGeneration(Task):
             ConfigError: there is no such setting, or settings contradict each other.
             DataError: see `encode`.
         """
-        config, prompts = self._settings(network, generation, settings), self.encode(rows, tokenizer, max_length=max_length)
+        config = settled(network, generation, settings, most=self.config.max_new_tokens)
+        prompts = self.encode(rows, tokenizer, max_length=max_length)
         whole = self.config.return_full_text if return_full_text is None else return_full_text
         stop, texts = StopStrings(tokenizer, stop_sequence) if stop_sequence is not None else None, self._texts(rows) if prompts else []
         decoder = CausalDecoder(network, max_length)
@@ -133,22 +154,11 @@ class TextGeneration(Task):
             for text, found in zip(texts, answers, strict=True)
         ]
 
-    def _settings(self, network: Network, generation: GenerationConfig | None, settings: Mapping[str, Any]) -> GenerationConfig:
-        """What is asked for, on top of the bundle's own settings; of the two ways to say a length the one that is asked for counts."""
-        found = generation.given() if generation is not None else special_ids(network)
-        for one, other in (("max_length", "max_new_tokens"), ("max_new_tokens", "max_length"), ("min_length", "min_new_tokens")):
-            if one in settings and other not in settings:
-                found.pop(other, None)
-        found |= settings
-        if "max_length" not in found:
-            found.setdefault("max_new_tokens", self.config.max_new_tokens)
-        return GenerationConfig.read(found)
-
     def gold(self, rows: Sequence[Any]) -> list[str]:
         """What the answer should be, without white space: the text and its `label`, or the label alone, as `return_full_text` has it."""
         columns = Columns.find(self.config.columns, rows, labelled=True)
         texts = columns.texts(rows) if self.config.return_full_text else [""] * len(rows)
-        return [_squeezed(text + columns.raw_label(row, i)) for i, (text, row) in enumerate(zip(texts, rows, strict=True))]
+        return [squeezed(text + columns.raw_label(row, i)) for i, (text, row) in enumerate(zip(texts, rows, strict=True))]
 
     def score(self, gold: Sequence[str], answers: Sequence[Any]) -> dict[str, float]:
         """How often the first answer is the very text, white space aside.
@@ -162,7 +172,7 @@ class TextGeneration(Task):
 
     def decided(self, answers: Sequence[Any]) -> list[str]:
         """The first text of each answer, without white space."""
-        return [_squeezed(answer[0]["generated_text"]) for answer in answers]
+        return [squeezed(answer[0]["generated_text"]) for answer in answers]
 
     def statistics(self) -> metrics.Right:
         """See `Task.statistics`."""
@@ -173,5 +183,6 @@ class TextGeneration(Task):
         return [[{"generated_text": text}] for text in gold]
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
+    """Without white space."""
     return "".join(text.split())

@@ -65,6 +65,8 @@ def test_it_writes_the_same(kind: str, folders: dict[str, Path], oracle: dict[st
         stop = written.index(config.eos_token_id)
         assert start == config.decoder_start_token_id and mine[:stop] == written[:stop]
     assert sum(len(set(written)) for written in theirs) > 16
+    answers = [bundle.tokenizer.decode(written) for written in theirs]
+    assert bundle.predict(TEXTS, max_new_tokens=9) == [{"generated_text": text} for text in answers]
 
 
 @kinds

@@ -8,7 +8,7 @@ from torch import nn
 
 from lexloom import keys
 from lexloom.models.base import ARCHITECTURES, Network
-from lexloom.models.decoder import CausalDecoder, lean
+from lexloom.models.decoder import WRITING, CausalDecoder, SourceDecoder, lean
 from lexloom.nn.few_rows import MOST, FewRowsLinear, few, with_linears
 from lexloom.nn.quantized import QuantizedLinear, quantize, quantized
 
@@ -46,10 +46,13 @@ def test_which_inputs_are_few_rows() -> None:
     assert not few(torch.zeros(MOST + 1, 3)) and not few(x.double()) and not few(x[:0]) and not few(x.clone().requires_grad_())
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES.names() if frozenset({"causal-lm"}) in ARCHITECTURES.get(name).ROLES])
-def test_a_copy_for_single_steps_shares_its_weights(name: str) -> None:
+WRITERS = [(name, role) for name in ARCHITECTURES.names() for role in sorted(WRITING) if frozenset({role}) in ARCHITECTURES.get(name).ROLES]
+
+
+@pytest.mark.parametrize(("name", "role"), WRITERS)
+def test_a_copy_for_single_steps_shares_its_weights(name: str, role: str) -> None:
     kind = ARCHITECTURES.get(name)
-    network = Network.build(kind, kind.Config.read(dict(kind.TINY)), ["causal-lm"], seed=1).eval()
+    network = Network.build(kind, kind.Config.read(dict(kind.TINY)), [role], seed=1).eval()
     copy, small = with_linears(network, FewRowsLinear), quantized(network)
     linears = sum(isinstance(module, nn.Linear) for module in network.modules())
     assert sum(isinstance(module, FewRowsLinear) for module in copy.modules()) == linears + 1  # and the head
@@ -61,8 +64,8 @@ def test_a_copy_for_single_steps_shares_its_weights(name: str) -> None:
     with torch.inference_mode():
         scores = []
         for one in (network, copy, small):
-            decoder = CausalDecoder(one)
-            cache = decoder.cache(2, 9)
+            decoder = CausalDecoder(one) if role == "causal-lm" else SourceDecoder(one)
+            cache = decoder.cache(2, 9, [[5, 6, 7], [8]] if role == "seq-to-seq" else None)
             scores.append(torch.stack([decoder(ids[:, t : t + 1], None, cache) for t in range(9)]))
     spread = scores[0].std()
     assert (scores[1] - scores[0]).abs().max() <= 1e-5 * spread

@@ -32,8 +32,8 @@ def outputs(model, inputs):
     return found
 
 
-def make(class_name, folder, settings):
-    torch.manual_seed(7)
+def random_model(class_name, settings):
+    """In float64; the caller sets the seed."""
     module, config = (modeling_bart, BartConfig) if class_name.startswith("Bart") else (modeling_marian, MarianConfig)
     model = getattr(module, class_name)(config(**settings)).double()
     for name, parameter in model.named_parameters():
@@ -47,6 +47,12 @@ def make(class_name, folder, settings):
     for name in [name for name in tensors if name.endswith("shared.weight")]:
         with torch.no_grad():  # which nobody reads where there are embeddings of their own beside it
             tensors[name].copy_(tensors[name.replace("shared", "encoder.embed_tokens")])
+    return model
+
+
+def make(class_name, folder, settings):
+    torch.manual_seed(7)
+    model = random_model(class_name, settings)
     mask, target = torch.ones(4, 11, dtype=torch.long), torch.ones(4, 8, dtype=torch.long)
     mask[0, 6:] = mask[1, :5] = mask[2, :1] = 0
     target[0, 3:] = target[2, 7:] = 0

@@ -33,6 +33,7 @@ pretrain:
   train:
     {steps: 40, batch_tokens: 512, micro_batch_tokens: 256, length: 32, evaluate_every: 20, save_every: 8, checkpoints: 9,
      recompute: true, learning_rate: 3e-3}
+  fills: ["The river [MASK] the house."]
 """
 SIZES = "d_model: 32, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2, decoder_attention_heads: 2, encoder_ffn_dim: 48, "
 SIZES += "decoder_ffn_dim: 48, init_std: 0.1"
@@ -80,8 +81,9 @@ def test_the_bundle_knows_its_tokens(done: Path) -> None:
     assert bundle.network.roles == {"seq-to-seq"} and bundle.max_length == bundle.network.backbone.max_length == 32
     generation = files.read_json(done / "pretrain/bundle/generation_config.json")
     assert generation["forced_eos_token_id"] == words.eos_id and generation["decoder_start_token_id"] == config.decoder_start_token_id
-    with pytest.raises(LexloomError, match="no task"):
-        bundle.predict(["The river"])
+    [shown] = files.read_json(done / "pretrain/summary.json")["fills"]
+    written = bundle.predict([shown["text"]], max_new_tokens=16)
+    assert shown == {"text": "The river [MASK] the house.", "answers": [{"token": written[0]["generated_text"], "score": None}]}
 
 
 @pytest.mark.parametrize("done", ["infilling"], indirect=True)

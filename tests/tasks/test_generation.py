@@ -86,6 +86,9 @@ def test_the_bundles_file_is_the_default_and_what_is_asked_for_counts_more(bundl
     room = 12 - len(loaded.tokenizer.encode(prompt)[0]["input_ids"])
     assert again.predict(prompt) == bundle.predict(prompt, num_beams=2, max_new_tokens=room)
     assert again.predict(prompt, max_new_tokens=20, num_beams=1) == bundle.predict(prompt, max_new_tokens=20)
+    assert bundle.predict(prompt, num_beams=2, max_length=12) == again.predict(prompt)
+    with pytest.raises(ConfigError, match="max_length"):
+        bundle.predict(prompt, max_length="long")
     again.generation = {**ids, "penalty_alpha": 0.6}
     assert len(again.embed(prompt)) == 1
     with pytest.raises(ConfigError, match="penalty_alpha is not supported"):

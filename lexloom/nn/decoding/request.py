@@ -36,6 +36,14 @@ class Decoder(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def check_source(self, source: Any) -> None:
+        """Looks at what a request has for an encoder; None where it has nothing.
+
+        Raises:
+            DataError: it has none and there is an encoder, the other way round, or the encoder cannot read it.
+        """
+        ...
+
     def cache(self, rows: int, length: int, sources: Sequence[Any] | None = None) -> Cache:
         """An empty cache for rows of at most `length` tokens.
 
@@ -58,11 +66,11 @@ class Request:
     """A prompt and how to go on with it.
 
     Attributes:
-        prompt: ids, one or more.
+        prompt: ids, one or more; of an encoder–decoder what the target begins with, its start token first.
         key, copy: what is drawn for it is a function of (seed, key, copy, step); requests that should differ differ in one of them.
         stop: sees the generated ids after each token, and says whether that is all.
         allowed: a constraint, such as a `Trie`.
-        source: what an encoder–decoder reads first.
+        source: what an encoder–decoder reads first: ids.
     """
 
     prompt: Sequence[int]
@@ -78,7 +86,7 @@ class Request:
         """Looks at everything before the first step.
 
         Raises:
-            DataError: the prompt is empty, fills the context, or has ids outside the vocabulary.
+            DataError: the prompt is empty, fills the context, or has ids outside the vocabulary; or see `Decoder.check_source`.
             ConfigError: the settings contradict each other.
         """
         if not len(self.prompt):
@@ -93,6 +101,7 @@ class Request:
                 got=str(len(self.prompt)),
                 hint="shorten the prompt" if room == decoder.max_length else "max_length counts the prompt too; set max_new_tokens",
             )
+        decoder.check_source(self.source)
         self.config.check(decoder.vocabulary, self.allowed)
 
     def most(self, decoder: Decoder) -> int:

@@ -103,6 +103,7 @@ class Scheduler:
         self.waiting.append(_Row(self._tickets, request, most))
         return self._tickets
 
+    @torch.inference_mode()
     def cancel(self, ticket: int) -> bool:
         """Takes a request out, waiting or under way; False where there is none."""
         for row in self.waiting:

@@ -112,9 +112,22 @@ class GenerationConfig(Config):
             name: value for name, value in values.items() if name not in fields
         }
 
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a `config.json` says of generation, as older folders do that have no file for it."""
+        return {name: value for name, value in values.items() if value is not None and (name in cls.model_fields or name in _ABSENT)}
+
     def given(self) -> dict[str, Any]:
         """As JSON, without what is as it is by default."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    def within(self, max_length: Any) -> Self:
+        """The same with this for the most tokens.
+
+        Raises:
+            ConfigError: it is no length.
+        """
+        return self.read({name: value for name, value in self.given().items() if name != "max_new_tokens"} | {"max_length": max_length})
 
     @property
     def ends(self) -> frozenset[int]:

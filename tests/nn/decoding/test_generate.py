@@ -14,31 +14,39 @@ import torch
 from lexloom import keys
 from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.models.base import ARCHITECTURES, Network
-from lexloom.models.decoder import CausalDecoder
+from lexloom.models.decoder import CausalDecoder, SourceDecoder
 from lexloom.nn.decoding import Generated, GenerationConfig, Request, Scheduler, Trie, generate, stream
 from lexloom.nn.decoding.scheduler import draw
 
-DECODERS = [name for name in ARCHITECTURES.names() if {"decoder"} == ARCHITECTURES.get(name).ABILITIES]
-decoders = pytest.mark.parametrize("name", DECODERS)
+ABLE = {name: ARCHITECTURES.get(name).ABILITIES for name in ARCHITECTURES.names()}
+TRANSLATORS = [name for name, able in ABLE.items() if "cross-attention" in able]
+decoders = pytest.mark.parametrize("name", [name for name, able in ABLE.items() if able == {"decoder"}] + TRANSLATORS)
+translators = pytest.mark.parametrize("name", TRANSLATORS)
+kinds = pytest.mark.parametrize("name", ["gpt2", *TRANSLATORS])
 V = 97
 
 
-def decoder(name: str = "gpt2", *, length: int = 64) -> CausalDecoder:
+def decoder(name: str = "gpt2", *, length: int = 64) -> CausalDecoder | SourceDecoder:
     """A tiny network whose scores lie far enough apart that texts differ."""
-    kind = ARCHITECTURES.get(name)
-    config = kind.Config.read(
-        kind.fitted({**kind.TINY, "initializer_range": 0.4, "max_position_embeddings": length}, length=length, vocabulary=V, ids={})
-    )
-    return CausalDecoder(Network.build(kind, config, ["causal-lm"], seed=3))
+    kind, reads = ARCHITECTURES.get(name), name in TRANSLATORS
+    spread = {"init_std" if reads else "initializer_range": 0.4, "max_position_embeddings": length}
+    config = kind.Config.read(kind.fitted({**kind.TINY, **spread}, length=length, vocabulary=V, ids={}))
+    network = Network.build(kind, config, ["seq-to-seq" if reads else "causal-lm"], seed=3)
+    return SourceDecoder(network) if reads else CausalDecoder(network)
 
 
 def prompt(number: int, length: int) -> list[int]:
     return [int(token) for token in keys.integers(keys.key("prompt", number), length, V)]
 
 
-def request(number: int, **settings: Any) -> Request:
+def source(one: CausalDecoder | SourceDecoder, number: int) -> list[int] | None:
+    """Sources of mixed length, where one is read."""
+    return prompt(100 + number, 3 + 11 * (number % 3)) if isinstance(one, SourceDecoder) else None
+
+
+def request(one: CausalDecoder | SourceDecoder, number: int, **settings: Any) -> Request:
     config = GenerationConfig.read({"max_new_tokens": 4 + 3 * (number % 5), **settings})
-    return Request(prompt(number, 1 + 5 * (number % 4)), config, key=number)
+    return Request(prompt(number, 1 + 5 * (number % 4)), config, key=number, source=source(one, number))
 
 
 DRAWN = {"do_sample": True, "top_k": 0, "temperature": 1.5}
@@ -56,7 +64,7 @@ KINDS: list[dict[str, Any]] = [
 def test_requests_that_join_and_leave_get_what_they_get_alone(name: str) -> None:
     """In fp32: forty requests with other settings, three of which come before each third step, over four rows."""
     one = decoder(name)
-    requests = [request(number, **KINDS[number % len(KINDS)]) for number in range(40)]
+    requests = [request(one, number, **KINDS[number % len(KINDS)]) for number in range(40)]
     scheduler, todo, made, widths = Scheduler(one, rows=4), list(requests), dict[int, list[Any]](), Counter[int]()
     steps = 0
     while todo or not scheduler.idle:
@@ -81,8 +89,9 @@ def test_requests_that_join_and_leave_get_what_they_get_alone(name: str) -> None
 @decoders
 @pytest.mark.parametrize("rows", [1, 3, 32])
 def test_how_many_rows_there_are_changes_nothing(name: str, rows: int) -> None:
-    one, requests = decoder(name), [request(number, **KINDS[number % len(KINDS)]) for number in range(9)]
-    requests.append(request(9, num_beams=3, num_return_sequences=2))
+    one = decoder(name)
+    requests = [request(one, number, **KINDS[number % len(KINDS)]) for number in range(9)]
+    requests.append(request(one, 9, num_beams=3, num_return_sequences=2))
     expected = generate(one, requests, rows=16)
     assert [ids(texts) for texts in generate(one, requests, rows=rows)] == [ids(texts) for texts in expected]
 
@@ -95,34 +104,43 @@ def ids(texts: Sequence[Generated]) -> list[list[int]]:
 def test_padding_on_either_side_gives_the_same_scores(name: str) -> None:
     one = decoder(name)
     tokens, lengths = torch.tensor([prompt(row, 12) for row in range(3)]), torch.tensor([[12], [5], [1]])
+    sources = [source(one, row) for row in range(3)] if isinstance(one, SourceDecoder) else None
     with torch.inference_mode():
-        alone = [one(tokens[row : row + 1, :n], None, one.cache(1, 20))[0] for row, n in enumerate([12, 5, 1])]
-        behind = one(tokens, torch.arange(12) < lengths, one.cache(3, 20))
+        alone = [
+            one(tokens[row : row + 1, :n], None, one.cache(1, 20, None if sources is None else sources[row : row + 1]))[0]
+            for row, n in enumerate([12, 5, 1])
+        ]
+        behind = one(tokens, torch.arange(12) < lengths, one.cache(3, 20, sources))
         turned = torch.stack([row.roll(12 - int(n)) for row, n in zip(tokens, lengths, strict=True)])
-        before = one(turned, torch.arange(12) >= 12 - lengths, one.cache(3, 20))
+        before = one(turned, torch.arange(12) >= 12 - lengths, one.cache(3, 20, sources))
     assert torch.allclose(behind, torch.stack(alone), atol=1e-4) and torch.allclose(before, torch.stack(alone), atol=1e-4)
 
 
-def test_log_probabilities_are_the_networks_own() -> None:
-    one = decoder()
-    asked = [request(number, **{**DRAWN, "repetition_penalty": 1.5}) for number in (1, 2)] + [request(3, num_beams=2)]
+@kinds
+def test_log_probabilities_are_the_networks_own(name: str) -> None:
+    one = decoder(name)
+    asked = [request(one, number, **{**DRAWN, "repetition_penalty": 1.5}) for number in (1, 2)] + [request(one, 3, num_beams=2)]
     for wanted, (text,) in zip(asked, generate(one, asked), strict=True):
         whole = torch.tensor([[*wanted.prompt, *text.ids]])
+        reads = {} if wanted.source is None else {"input_ids": torch.tensor([wanted.source])}
+        batch = {"decoder_input_ids" if reads else "input_ids": whole, **reads}
         with torch.inference_mode():
-            logits = one.network.heads["causal-lm"](one.network.backbone({"input_ids": whole}).hidden)[0, len(wanted.prompt) - 1 : -1]
+            (head,) = one.network.heads.values()
+            logits = head(one.network.backbone(batch).hidden)[0, len(wanted.prompt) - 1 : -1]
         expected = logits.log_softmax(-1).gather(1, torch.tensor(text.ids)[:, None])[:, 0]
         assert text.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
         assert text.score == pytest.approx(sum(text.logprobs) / (len(text.ids) if wanted.config.num_beams > 1 else 1), abs=1e-4)
 
 
-def test_what_is_drawn_is_a_function_of_seed_request_and_step() -> None:
-    one, settings = decoder(), GenerationConfig.read({**DRAWN, "max_new_tokens": 12, "num_return_sequences": 3})
-    base = Request(prompt(1, 4), settings, seed=5, key=7)
+@kinds
+def test_what_is_drawn_is_a_function_of_seed_request_and_step(name: str) -> None:
+    one, settings = decoder(name), GenerationConfig.read({**DRAWN, "max_new_tokens": 12, "num_return_sequences": 3})
+    base = Request(prompt(1, 4), settings, seed=5, key=7, source=source(one, 1))
     first, again = (generate(one, [base])[0] for _ in "ab")
     assert ids(first) == ids(again) and len({tuple(one) for one in ids(first)}) == 3
     others = [replace(base, seed=6), replace(base, key=8)]
     assert all(ids(generate(one, [other])[0]) != ids(first) for other in others)
-    assert ids(generate(one, [request(3), *others, base])[3]) == ids(first)
+    assert ids(generate(one, [request(one, 3), *others, base])[3]) == ids(first)
 
 
 def test_draws_have_the_shares_of_the_scores() -> None:
@@ -136,41 +154,49 @@ def test_draws_have_the_shares_of_the_scores() -> None:
     assert extremes.tolist() == [0, 4]
 
 
-def test_a_text_stops_where_stop_says_so() -> None:
-    one = decoder()
-    whole = generate(one, [request(4)])[0][0].ids
+@kinds
+def test_a_text_stops_where_stop_says_so(name: str) -> None:
+    one = decoder(name)
+    whole = generate(one, [request(one, 4)])[0][0].ids
     for config in ({}, {"num_beams": 2}):
         seen: list[list[int]] = []
-        stops = replace(request(4, **config), stop=lambda made, seen=seen: seen.append(list(made)) or len(made) == 3)
+        stops = replace(request(one, 4, **config), stop=lambda made, seen=seen: seen.append(list(made)) or len(made) == 3)
         text = generate(one, [stops])[0][0]
         assert (len(text.ids), text.end) == (3, "stop")
         assert sorted({len(made) for made in seen})[-1:] == [3]
-    assert generate(one, [replace(request(4), stop=lambda made: len(made) == 3)])[0][0].ids == whole[:3]
+    assert generate(one, [replace(request(one, 4), stop=lambda made: len(made) == 3)])[0][0].ids == whole[:3]
 
 
-def test_a_constraint_gives_one_of_its_sequences() -> None:
-    one, sequences = decoder(), [[5, 6, 7], [5, 6], [9, 1, 2, 3]]
+@kinds
+def test_a_constraint_gives_one_of_its_sequences(name: str) -> None:
+    one, sequences = decoder(name), [[5, 6, 7], [5, 6], [9, 1, 2, 3]]
     for settings in ({}, {"num_beams": 3, "num_return_sequences": 3}, {**DRAWN, "num_return_sequences": 5}):
         config = GenerationConfig.read({"max_new_tokens": 9, "eos_token_id": 0, **settings})
-        texts = generate(one, [Request(prompt(2, 5), config, allowed=Trie(sequences, config.ends))])[0]
+        texts = generate(one, [Request(prompt(2, 5), config, allowed=Trie(sequences, config.ends), source=source(one, 2))])[0]
         assert all(text.ids[:-1] in sequences and text.ids[-1] == 0 and text.end == "end" for text in texts)
-    found = generate(one, [Request(prompt(2, 5), config, allowed=Trie(sequences, config.ends), key=n) for n in range(40)])
+    found = generate(
+        one, [Request(prompt(2, 5), config, allowed=Trie(sequences, config.ends), key=n, source=source(one, n)) for n in range(40)]
+    )
     assert len({tuple(text.ids) for texts in found for text in texts}) == 3
 
 
-def test_the_stream_tells_each_step() -> None:
-    one, requests = decoder(), [request(number) for number in range(3)]
+@kinds
+def test_the_stream_tells_each_step(name: str) -> None:
+    one = decoder(name)
+    requests = [request(one, number) for number in range(3)]
     steps = list(stream(one, requests))
     assert [len(step) for step in steps] == sorted((len(step) for step in steps), reverse=True)
     for number, (text,) in enumerate(generate(one, requests), start=1):
         assert [chosen.token for step in steps for chosen in step if chosen.ticket == number] == text.ids
     assert list(stream(one, [])) == [] and generate(one, []) == []
     with pytest.raises(LexloomError, match="no single tokens"):
-        next(stream(one, [request(1, num_beams=2)]))
+        next(stream(one, [request(one, 1, num_beams=2)]))
 
 
-def test_a_request_can_be_taken_back() -> None:
-    one, asked = decoder(), [request(number, max_new_tokens=9) for number in range(4)]
+@kinds
+def test_a_request_can_be_taken_back(name: str) -> None:
+    one = decoder(name)
+    asked = [request(one, number, max_new_tokens=9) for number in range(4)]
     scheduler = Scheduler(one, rows=2, length=64)
     tickets = [scheduler.add(each) for each in asked]
     made: dict[int, list[int]] = {ticket: [] for ticket in tickets}
@@ -184,10 +210,12 @@ def test_a_request_can_be_taken_back() -> None:
     assert [made[tickets[i]] for i in (1, 3)] == [generate(one, [asked[i]])[0][0].ids for i in (1, 3)]
 
 
-def test_a_text_ends_with_the_context() -> None:
-    one = decoder(length=16)
+@kinds
+def test_a_text_ends_with_the_context(name: str) -> None:
+    one = decoder(name, length=16)
     for settings in ({}, {"num_beams": 2}):
-        asked = [Request(prompt(n, n), GenerationConfig.read({"max_new_tokens": 50, **settings})) for n in (3, 15, 9)]
+        config = GenerationConfig.read({"max_new_tokens": 50, **settings})
+        asked = [Request(prompt(n, n), config, source=source(one, n)) for n in (3, 15, 9)]
         assert [(len(text.ids), text.end) for (text,) in generate(one, asked)] == [(13, "length"), (1, "length"), (7, "length")]
 
 
@@ -204,15 +232,97 @@ def test_a_text_ends_with_the_context() -> None:
 def test_bad_input_is_named_before_the_first_step(wrong: Request, error: type[Exception], words: str) -> None:
     one = decoder()
     scheduler = Scheduler(one, rows=1)
-    for ask in (lambda: generate(one, [request(1), wrong]), lambda: next(stream(one, [request(1), wrong])), lambda: scheduler.add(wrong)):
+    for ask in (
+        lambda: generate(one, [request(one, 1), wrong]),
+        lambda: next(stream(one, [request(one, 1), wrong])),
+        lambda: scheduler.add(wrong),
+    ):
         with pytest.raises(error, match=words):
             ask()
     assert scheduler.idle
     with pytest.raises(LexloomError, match="does not fit"):
-        Scheduler(one, rows=1, length=6).add(request(1))
+        Scheduler(one, rows=1, length=6).add(request(one, 1))
+
+
+@translators
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (Request([2]), ["the encoder cannot read this source", "1 to 64 tokens", "none"]),
+        (Request([2], source=[]), ["the encoder cannot read this source", "1 to 64 tokens", "none"]),
+        (Request([2], source=prompt(1, 65)), ["the encoder cannot read this source", "1 to 64 tokens", "65 tokens", "cut it into parts"]),
+        (Request([2], source=[5, V]), ["a source has an id outside the vocabulary", "0 to 96", "97"]),
+        (Request([], source=[5]), ["no prompt"]),
+    ],
+)
+def test_bad_sources_are_named_before_the_first_step(name: str, wrong: Request, words: list[str]) -> None:
+    one = decoder(name)
+    scheduler = Scheduler(one, rows=1)
+    for ask in (lambda: generate(one, [request(one, 1), wrong]), lambda: scheduler.add(wrong)):
+        with pytest.raises(DataError) as error:
+            ask()
+        assert all(word in str(error.value) for word in words)
+    with pytest.raises(DataError, match="reads no source"):
+        generate(decoder("gpt2"), [request(one, 1)])
+
+
+@translators
+def test_a_source_is_read_once_and_stays_where_it_is(name: str) -> None:
+    """Whatever becomes of the rows; beams have one source, so their steps move none."""
+    one, read, kept = decoder(name), list[int](), set[int]()
+    backbone: Any = one.network.backbone
+    backbone.encoder[0].register_forward_hook(lambda _, given, __: read.append(len(given[0])))
+    generate(one, [request(one, number) for number in range(5)], rows=2)
+    assert sum(read) == 5 and max(read) <= 2
+    cross = backbone.decoder[0].cross
+    attended = cross.forward
+
+    def forward(x: torch.Tensor, source: Any, bias: Any, row_keys: Any, recall: Any) -> torch.Tensor:
+        kept.add(recall(lambda: pytest.fail("it is read again"))[0].data_ptr()) if source is None else None
+        return attended(x, source, bias, row_keys, recall)
+
+    cross.forward = forward
+    (texts,) = generate(one, [request(one, 4, num_beams=4, num_return_sequences=4)])
+    assert sum(read) == 6 and len(kept) == 1 and len({tuple(text.ids) for text in texts}) == 4
+
+
+@translators
+def test_sources_are_looked_at_up_to_where_the_longest_of_busy_rows_ends(name: str) -> None:
+    one = decoder(name)
+    full = one.cache(3, 20)
+    with torch.inference_mode():
+        for row, length in enumerate((9, 60, 4)):
+            read = one.cache(2, 20, [prompt(row, length), prompt(7, 64)])
+            one(torch.full((2, 1), 2), None, read)
+            full.take(row, read, 0)
+    assert [full.front(n, 1).sources[0][0].shape[2] for n in (1, 2, 3)] == [9, 60, 60]
+    with torch.inference_mode():
+        full.take(1, full, 2)
+    found = full.front(2, 1)
+    assert found.sources[0][0].shape[2] == 9 and found.source_bias is not None
+    assert (found.source_bias[:, 0, 0] == 0).sum(1).tolist() == [9, 4]
+
+
+@translators
+def test_rows_that_change_places_take_their_sources_along(name: str) -> None:
+    one, order = decoder(name), torch.tensor([2, 0, 0])
+    sources = [prompt(row, length) for row, length in enumerate((9, 30, 4))]
+    tokens = torch.tensor([[3], [4], [5]])
+    with torch.inference_mode():
+        cache = one.cache(3, 20, sources)
+        one(torch.full((3, 1), 2), None, cache)
+        cache.select(order)
+        found = one(tokens, None, cache)
+        targets = torch.cat([torch.full((3, 1), 2), tokens], dim=1)
+        whole = [one(targets[i : i + 1], None, one.cache(1, 20, [sources[row]]))[0] for i, row in enumerate(order)]
+    assert torch.allclose(found, torch.stack(whole), atol=1e-4)
 
 
 def test_an_encoder_does_not_go_on_with_texts() -> None:
     kind = ARCHITECTURES.get("bert")
+    network = Network.build(kind, kind.Config.read(dict(kind.TINY)), ["masked-lm"], seed=1)
     with pytest.raises(ConfigError, match="does not go on with texts"):
-        CausalDecoder(Network.build(kind, kind.Config.read(dict(kind.TINY)), ["masked-lm"], seed=1))
+        CausalDecoder(network)
+    for other in (network, decoder("gpt2").network):
+        with pytest.raises(ConfigError, match="does not write a text for a text"):
+            SourceDecoder(other)
