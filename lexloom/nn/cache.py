@@ -11,8 +11,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -51,7 +53,7 @@ class Cache:
         self._at = self._new.view(-1)  # the same, in memory of which a layer's rows, heads and slots are one dimension
         self._starts = torch.arange(rows * heads, device=device).view(rows, heads, 1) * slots
         self._places = torch.arange(slots - 1, device=device)
-        self._arrays: list[tuple[Any, Any]] | None = None
+        self._addresses: npt.NDArray[np.int64] | None = None
 
     @property
     def slots(self) -> int:
@@ -113,11 +115,11 @@ class Cache:
         return kept_keys[:, :, :end], kept_values[:, :, :end]
 
     @property
-    def arrays(self) -> list[tuple[Any, Any]]:
-        """Keys and values of each layer as NumPy arrays in the same memory, (B, H, S + 1, K), for kernels on a CPU."""
-        if self._arrays is None:
-            self._arrays = [(keys.numpy(), values.numpy()) for keys, values in self.values]
-        return self._arrays
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """(L, 2): where keys and values of each layer begin, (B, H, S + 1, K) numbers side by side, for kernels on a CPU."""
+        if self._addresses is None:
+            self._addresses = np.array([[part.data_ptr() for part in layer] for layer in self.values], dtype=np.int64)
+        return self._addresses
 
     # rows that come, go and change places
 

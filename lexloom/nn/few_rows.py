@@ -1,6 +1,6 @@
 """Products of few rows with a large matrix on a CPU: one step of a decoder, whose time is that of reading the weights once.
 
-Libraries are tuned for many rows. Here every weight is read once, in the order of memory, while up to four rows of the input are multiplied
+Libraries are tuned for many rows. Here every weight is read once, in the order of memory, while up to eight input rows are multiplied
 with it, so that a step of few texts runs at the speed of memory, in float32 as well as with weights of 8 bits.
 
 Letters: B rows, D in, N out.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lexloom.compute import kernel, shared
 from lexloom.nn.encoder_decoder import TargetHead
 from lexloom.nn.next_token import NextTokenHead
-from lexloom.nn.tile import COLUMNS, ROWS, tile
+from lexloom.nn.tile import EIGHT, FOUR, ONE, tile
 
 Floats = npt.NDArray[np.float32]
 N = TypeVar("N", bound=nn.Module)
@@ -30,60 +30,70 @@ MOST = 16  # rows; with more a product computes longer than it reads
 WIDE = 1 << 16  # weights from which it is worth waking threads
 _BLOCK = 16  # weight rows that a thread takes at once
 _AHEAD = 8  # weight rows that are asked for before they are needed
-_four, _single, _pair = tile(ROWS, COLUMNS), tile(1, COLUMNS), tile(1, 1)
+_eight, _four, _one = tile(8, EIGHT), tile(4, FOUR), tile(1, ONE)
+_eight_left, _four_left, _one_left = tile(8, 1), tile(4, 1), tile(1, 1)
 # Sums may be taken in another order, or no vector instructions are used; NaN and infinity stay what they are.
 FAST: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
 
 @kernel(**FAST)
-def _put(y, i, n, value, onto):  # type: ignore[no-untyped-def]
+def _put(y, i, at, n, value, scales, bias, onto):  # type: ignore[no-untyped-def]
+    value = value * scales[n] + bias[n]
     if onto:
-        y[i, n] += value
+        y[i, at + n] += value
     else:
-        y[i, n] = value
+        y[i, at + n] = value
 
 
-def _product(x, w, scales, bias, at, onto, y):  # type: ignore[no-untyped-def]
-    """y ← (x · wᵀ) · scales + bias, or all this added to y, in the columns of y from `at` on.
+@kernel(**FAST)
+def multiply_rows(x, w, scales, bias, begin, end, at, onto, y):  # type: ignore[no-untyped-def]
+    """y ← (x · wᵀ) · scales + bias for the weight rows from `begin` up to `end`, or all this added to y, in its columns from `at` on.
 
     What a row becomes does not depend on the rows beside it, to the bit.
 
     Args:
-        x: (B, D) float32. w: (N, D) float32 or int8. scales, bias: (N,). y: (B, at + N or more).
-        onto: whether it is added.
+        x: (B, D or more) float32. w: (N, D) float32 or int8. scales, bias: (N,). y: (B, at + N or more).
     """
-    rows, most = x.shape[0], w.shape[0]
-    fours = rows - rows % ROWS
+    rows, amount = x.shape[0], end - begin
+    eights, fours = rows - rows % 8, rows - rows % 4
+    for i in range(0, eights, 8):
+        for n in range(begin, end - amount % EIGHT, EIGHT):
+            for j, value in enumerate(_eight(x, i, w, n, 0 if i else _AHEAD)):
+                _put(y, i + j // EIGHT, at, n + j % EIGHT, value, scales, bias, onto)
+        for n in range(end - amount % EIGHT, end):
+            for j, value in enumerate(_eight_left(x, i, w, n, 0)):
+                _put(y, i + j, at, n, value, scales, bias, onto)
+    for i in range(eights, fours, 4):
+        for n in range(begin, end - amount % FOUR, FOUR):
+            for j, value in enumerate(_four(x, i, w, n, 0 if i else _AHEAD)):
+                _put(y, i + j // FOUR, at, n + j % FOUR, value, scales, bias, onto)
+        for n in range(end - amount % FOUR, end):
+            for j, value in enumerate(_four_left(x, i, w, n, 0)):
+                _put(y, i + j, at, n, value, scales, bias, onto)
+    for i in range(fours, rows):
+        for n in range(begin, end - amount % ONE, ONE):
+            for j, value in enumerate(_one(x, i, w, n, 0 if i else _AHEAD)):
+                _put(y, i, at, n + j, value, scales, bias, onto)
+        for n in range(end - amount % ONE, end):
+            _put(y, i, at, n, _one_left(x, i, w, n, 0)[0], scales, bias, onto)
+
+
+def _product(x, w, scales, bias, y):  # type: ignore[no-untyped-def]
+    """y ← (x · wᵀ) · scales + bias: (B, N), see `multiply_rows`."""
+    most = w.shape[0]
     for block in prange(-(-most // _BLOCK)):
-        begin, end = block * _BLOCK, min(most, (block + 1) * _BLOCK)
-        full = end - (end - begin) % COLUMNS
-        for n in range(begin, full, COLUMNS):
-            for i in range(0, fours, ROWS):
-                for j, value in enumerate(_four(x, i, w, n, 0 if i else _AHEAD)):
-                    m = n + j % COLUMNS
-                    _put(y, i + j // COLUMNS, at + m, value * scales[m] + bias[m], onto)
-            for i in range(fours, rows):
-                for j, value in enumerate(_single(x, i, w, n, 0 if i else _AHEAD)):
-                    _put(y, i, at + n + j, value * scales[n + j] + bias[n + j], onto)
-        for n in range(full, end):
-            for i in range(rows):
-                _put(y, i, at + n, _pair(x, i, w, n, 0)[0] * scales[n] + bias[n], onto)
+        multiply_rows(x, w, scales, bias, block * _BLOCK, min(most, (block + 1) * _BLOCK), 0, False, y)
 
 
 _multiplied = shared(_product, **FAST)
 
 
-def multiply(x: Floats, arrays: tuple[Any, Floats, Floats], y: Floats, *, at: int = 0, onto: bool = False) -> None:
-    """See `_product`; `arrays` are weight, scales and bias."""
-    _multiplied(x, *arrays, at, onto, y, wide=arrays[0].size >= WIDE)
-
-
 def product(x: Tensor, arrays: tuple[Any, Floats, Floats]) -> Tensor:
     """(…, D) float32 times an (N, D) matrix: (…, N)."""
     rows = x.reshape(-1, x.shape[-1]).contiguous().numpy()
-    y = np.empty((len(rows), len(arrays[0])), np.float32)
-    multiply(rows, arrays, y)
-    return torch.from_numpy(y).view(*x.shape[:-1], -1)
+    y = torch.empty(len(rows), len(arrays[0]))
+    _multiplied(rows, *arrays, y.numpy(), wide=arrays[0].size >= WIDE)
+    return y.view(*x.shape[:-1], -1)
 
 
 def few(x: Tensor) -> bool:

@@ -1,135 +1,79 @@
-"""One token of each row through a whole decoder on a CPU: seven kernels a block, and nothing between them that takes time.
+"""One token of each row through a whole decoder on a CPU, as a plan for one call.
 
 A step of a small network is over in a millisecond or two, of which as many again would go into calling modules, one operation at a time.
 
-Letters: B rows, D width, H heads, G groups, K head width, N inner width, S slots, V vocabulary.
+Letters: B rows, D width, H heads, G groups, K head width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numba import prange
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexloom.compute import kernel, shared
+from lexloom.nn import step_kernel
+from lexloom.nn.block import gelu_tanh
 from lexloom.nn.cache import Cache
-from lexloom.nn.few_rows import FAST, Floats, multiply
-from lexloom.nn.one_query import WIDE, attend_head
+from lexloom.nn.few_rows import Floats
 from lexloom.nn.step import BlockStep, DecoderStep
 
-
-@kernel(**FAST)
-def _normed(x, weight, bias, eps, centred, y):  # type: ignore[no-untyped-def]
-    """y ← the layer norm of each row, or where not `centred` its RMS norm."""
-    width = x.shape[1]
-    for i in range(x.shape[0]):
-        mean, square = np.float32(0), np.float32(0)
-        if centred:
-            for k in range(width):
-                mean += x[i, k]
-            mean /= np.float32(width)
-        for k in range(width):
-            square += (x[i, k] - mean) * (x[i, k] - mean)
-        factor = np.float32(1) / np.sqrt(square / np.float32(width) + eps)
-        for k in range(width):
-            y[i, k] = (x[i, k] - mean) * factor * weight[k] + bias[k]
+ACTIVATIONS: dict[Callable[[Tensor], Tensor], int] = {
+    gelu_tanh: step_kernel.GELU_TANH,
+    F.silu: step_kernel.SILU,
+    F.relu: step_kernel.RELU,
+    F.gelu: step_kernel.GELU,
+}
+"""Those that the kernel knows."""
+_STATES, _PROJECTED, _FOUND, _INNER, _SCORES = range(5)  # buffers
+_PIECES = 8  # of a product for each thread, so that one that is held up leaves little to the others
+_LEAST = 16  # weight rows of a piece
 
 
-@kernel(**FAST)
-def _turn(x, start, cos, sin):  # type: ignore[no-untyped-def]
-    """Turns the head at `start` of a row by its place; as `rotary.rotate`."""
-    half = cos.size // 2
-    for k in range(half):
-        a, b = x[start + k], x[start + half + k]
-        x[start + k] = a * cos[k] - b * sin[k]
-        x[start + half + k] = b * cos[half + k] + a * sin[half + k]
+class _Plan:
+    """Entries of `step_kernel.run`, and the arrays whose addresses they hold."""
 
+    def __init__(self) -> None:
+        self.entries: list[dict[str, int]] = []
+        self.numbers: list[tuple[float, float]] = []
+        self.kept: list[Any] = []
 
-def _attend(x, keys, values, places, cos, sin, scale, y):  # type: ignore[no-untyped-def]
-    """Puts keys and values of the new tokens into a layer's cache, and attends to what is there.
+    def address(self, array: Any) -> int:
+        """Where an array lies, which is kept."""
+        self.kept.append(array)
+        return int(array.ctypes.data)
 
-    Args:
-        x: (B, (H + 2 G) K) queries, keys and values. keys, values: (B, G, S + 1, K). places: (B,). cos, sin: (B, K), or (B, 0) for none.
-        y: (B, H K).
-    """
-    rows, groups, _, width = keys.shape
-    heads = y.shape[1] // width
-    each = heads // groups
-    for job in prange(rows * groups):
-        row, group = job // groups, job % groups
-        place, key, value = places[row], (heads + group) * width, (heads + groups + group) * width
-        new, shares = x[row], np.empty(places[row] + 1, np.float32)
-        if cos.shape[1]:
-            _turn(new, key, cos[row], sin[row])
-        for k in range(width):
-            keys[row, group, place, k] = new[key + k]
-            values[row, group, place, k] = new[value + k]
-        seen, queries = np.zeros(place + 1, np.float32), new[: heads * width].reshape(heads, width)
-        for head in range(group * each, (group + 1) * each):
-            if cos.shape[1]:
-                _turn(new, head * width, cos[row], sin[row])
-            attend_head(queries, head, keys[row, group], values[row, group], seen, scale, shares, y[row, head * width : (head + 1) * width])
+    def multiply(self, layer: Any, source: int, target: int, *, norm: nn.Module | None = None, **more: int) -> int:
+        """A product with the weights of a layer; N."""
+        weight, scales, bias = layer.arrays
+        entry = {"weight": self.address(weight), "scales": self.address(scales), "bias": self.address(bias), "out": len(weight)}
+        self.entries.append({**entry, "wide": weight.shape[1], "source": source, "target": target, **self._norm(norm), **more})
+        eps: Any = getattr(norm, "eps", 0.0)
+        self.numbers.append((torch.finfo(torch.float32).eps if eps is None else eps, 0.0))
+        return len(weight)
 
+    def attend(self, layer: int, scale: float) -> None:
+        """The attention of a layer."""
+        self.entries.append({"source": _PROJECTED, "target": _FOUND, "size": layer})
+        self.numbers.append((0.0, scale))
 
-_attended = shared(_attend, **FAST)
+    def _norm(self, norm: Any) -> dict[str, int]:
+        if norm is None:
+            return {}
+        weight, bias = norm.weight.detach().numpy(), getattr(norm, "bias", None)
+        shift = np.zeros_like(weight) if bias is None else bias.detach().numpy()
+        return {"norm": self.address(weight), "norm_bias": self.address(shift), "centred": isinstance(norm, nn.LayerNorm)}
 
-
-class _Norm:
-    """A norm's numbers as arrays."""
-
-    def __init__(self, module: nn.Module) -> None:
-        weight: Any = module.weight
-        bias: Any = getattr(module, "bias", None)
-        self.weight, self.centred = weight.detach().numpy(), isinstance(module, nn.LayerNorm)
-        self.bias = np.zeros_like(self.weight) if bias is None else bias.detach().numpy()
-        eps: Any = module.eps
-        self.eps = np.float32(eps if eps is not None else torch.finfo(torch.float32).eps)
-
-    def __call__(self, x: Floats) -> Floats:
-        y = np.empty_like(x)
-        _normed(x, self.weight, self.bias, self.eps, self.centred, y)
-        return y
-
-
-class _Block:
-    """One block on arrays."""
-
-    def __init__(self, step: BlockStep) -> None:
-        self.attention_norm, self.norm = _Norm(step.attention_norm), _Norm(step.norm)
-        projections: list[Any] = list(step.projections)
-        self.projections = [layer.arrays for layer in projections]
-        layers: list[Any] = [step.out, step.up, step.down]
-        self.out, self.up, self.down = (layer.arrays for layer in layers)
-        self.act, self.gated, self.scale = step.act, step.gated, np.float32(step.scale)
-        self.width = sum(len(arrays[0]) for arrays in self.projections)
-
-    def __call__(self, x: Floats, layer: tuple[Floats, Floats], places: Any, turned: tuple[Floats, Floats], longest: int) -> None:
-        """x ← the block of x, (B, D).
-
-        Args:
-            layer, places, turned: see `_attend`. longest: the most slots that a row sees.
-        """
-        normed, at = self.attention_norm(x), 0
-        projected = np.empty((len(x), self.width), np.float32)
-        for arrays in self.projections:
-            multiply(normed, arrays, projected, at=at)
-            at += len(arrays[0])
-        found = np.empty((len(x), self.out[0].shape[1]), np.float32)
-        _attended(projected, *layer, places, *turned, self.scale, found, wide=found.size * longest >= WIDE)
-        multiply(found, self.out, x, onto=True)
-        inner = np.empty((len(x), len(self.up[0])), np.float32)
-        multiply(self.norm(x), self.up, inner)
-        multiply(self._activated(inner), self.down, x, onto=True)
-
-    def _activated(self, inner: Floats) -> Floats:
-        values = torch.from_numpy(inner)
-        if not self.gated:
-            return self.act(values).numpy()
-        first, gate = values.chunk(2, dim=-1)
-        return (self.act(first) * gate).numpy()
+    def table(self, threads: int) -> Any:
+        """(entries, 15) int64, with pieces for so many threads."""
+        for entry in self.entries:
+            if "weight" in entry:
+                amount = entry["out"] // (2 if entry.get("gated") else 1)
+                entry["size"] = max(_LEAST, -(-amount // (threads * _PIECES * _LEAST)) * _LEAST)
+        return np.array([[entry.get(column, 0) for column in step_kernel.COLUMNS] for entry in self.entries], dtype=np.int64)
 
 
 class FusedStep:
@@ -140,24 +84,47 @@ class FusedStep:
     """
 
     def __init__(self, step: DecoderStep, head: Any) -> None:
-        self.step, self.head = step, head.arrays
-        self.blocks, self.norm = [_Block(block) for block in step.blocks], _Norm(step.norm)
-        self.embedding = step.embedding.weight.detach().numpy()
-        self.positions = None if step.positions is None else step.positions.weight.detach().numpy()
+        self.step, self.plan = step, _Plan()
+        self.embedding = step.embedding.weight.detach()
+        self.positions = None if step.positions is None else step.positions.weight.detach()
+        inner = [self._block(layer, block) for layer, block in enumerate(step.blocks)]
+        scores = self.plan.multiply(head, _STATES, _SCORES, norm=step.norm)
+        heads, groups, width = step.heads, step.groups, step.head_width
+        self.widths = (self.embedding.shape[1], (heads + 2 * groups) * width, heads * width, max(inner), scores)
+        self.like = np.empty(0, head.arrays[0].dtype)
+        self.numbers = np.array(self.plan.numbers, dtype=np.float32)
+        self._tables: dict[int, Any] = {}
+
+    def _block(self, layer: int, block: BlockStep) -> int:
+        """Adds a block to the plan; its inner width."""
+        plan, at = self.plan, 0
+        for projection in block.projections:
+            at += plan.multiply(projection, _STATES, _PROJECTED, norm=block.attention_norm, at=at)
+        plan.attend(layer, block.scale)
+        plan.multiply(block.out, _FOUND, _STATES, onto=1)
+        inner = plan.multiply(block.up, _STATES, _INNER, norm=block.norm, act=ACTIVATIONS[block.act], gated=block.gated)
+        plan.multiply(block.down, _INNER, _STATES, onto=1)
+        return inner
 
     def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
         """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter` does."""
-        at = cache.enter(ids, None)
-        places, chosen = at[:, 0].numpy(), ids[:, 0].numpy()
-        x = self.embedding[chosen]
+        at, threads = cache.enter(ids, None), torch.get_num_threads()
+        if threads not in self._tables:
+            self._tables[threads] = self.plan.table(threads)
+        table, places = self._tables[threads], at[:, 0]
+        buffers = [torch.empty(len(ids), width) for width in self.widths]  # in whole cache lines, which NumPy's are not
+        self._embed(ids, places, buffers[_STATES])
+        where = np.array([[buffer.data_ptr(), buffer.shape[1]] for buffer in buffers], dtype=np.int64)
+        scratch = torch.empty(threads, *buffers[_STATES].shape).numpy()
+        shape = (self.step.groups, cache.slots + 1, self.step.head_width)
+        counters = np.zeros((len(table), 2), dtype=np.int64)
+        step_kernel.run(table, self.numbers, self.like, where, scratch, cache.addresses, shape, places.numpy(), *self._turned(at), counters)
+        return buffers[_SCORES]
+
+    def _embed(self, ids: Tensor, places: Tensor, states: Tensor) -> None:
+        torch.index_select(self.embedding, 0, ids[:, 0], out=states)
         if self.positions is not None:
-            x += self.positions[places]
-        turned, longest = self._turned(at), int(places.max()) + 1
-        for block, layer in zip(self.blocks, cache.arrays, strict=True):
-            block(x, layer, places, turned, longest)
-        scores = np.empty((len(x), len(self.head[0])), np.float32)
-        multiply(self.norm(x), self.head, scores)
-        return torch.from_numpy(scores)
+            states += self.positions[places]
 
     def _turned(self, at: Tensor) -> tuple[Floats, Floats]:
         if self.step.turned is None:
@@ -168,6 +135,8 @@ class FusedStep:
 
 
 def fits(step: DecoderStep, head: Any) -> bool:
-    """Whether all linear layers have the arrays that kernels take."""
-    layers = [layer for block in step.blocks for layer in (*block.projections, block.out, block.up, block.down)]
-    return all(hasattr(layer, "arrays") for layer in (*layers, head))
+    """Whether all linear layers have the arrays that kernels take, of one dtype, and the activations are known ones."""
+    layers: list[Any] = [layer for block in step.blocks for layer in (*block.projections, block.out, block.up, block.down)]
+    if not all(hasattr(layer, "arrays") for layer in (*layers, head)) or any(block.act not in ACTIVATIONS for block in step.blocks):
+        return False
+    return len({layer.arrays[0].dtype for layer in (*layers, head)}) == 1

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from lexloom.compute import kernel, shared
 from lexloom.nn.few_rows import FAST
-from lexloom.nn.tile import COLUMNS, fetch, power_of_two, tile
+from lexloom.nn.tile import ONE, fetch, power_of_two, tile
 
 WIDE = 1 << 16  # keys times their width from which it is worth waking threads
 _AHEAD, _LINE = 16, 16  # slots that are asked for before they are needed; numbers that come at once
-_scores, _score = tile(1, COLUMNS), tile(1, 1)
+_scores, _score = tile(1, ONE), tile(1, 1)
 _UNSEEN = np.float32(-1e4)  # a bias below this is that of a place that is not seen
 
 
 @kernel(**FAST)
-def _exp(x):  # type: ignore[no-untyped-def]
+def exp(x):  # type: ignore[no-untyped-def]
     """eˣ of a float32 up to 0, but for its last digit; as `expf` of Cephes (Moshier), without a branch, so that many are made at once."""
     x = max(x, np.float32(-87))
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
@@ -53,8 +53,8 @@ def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignor
     top, total, seen, width = np.float32(-np.inf), np.float32(0), bias.size, keys.shape[1]
     while seen > 0 and bias[seen - 1] < _UNSEEN:
         seen -= 1
-    full = seen - seen % COLUMNS
-    for s in range(0, full, COLUMNS):
+    full = seen - seen % ONE
+    for s in range(0, full, ONE):
         for j, score in enumerate(_scores(q, head, keys, s, _AHEAD)):
             shares[s + j] = score
     for s in range(full, seen):
@@ -63,7 +63,7 @@ def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignor
         shares[s] = shares[s] * scale + bias[s]
         top = max(top, shares[s])
     for s in range(seen):
-        shares[s] = _exp(shares[s] - top)
+        shares[s] = exp(shares[s] - top)
         total += shares[s]
     flat, fours = values.reshape(-1), seen - seen % 4
     out[:] = 0

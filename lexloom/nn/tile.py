@@ -16,8 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers that are worked on at once
-COLUMNS = LANES // 4  # weight rows of a tile: with ROWS rows, sums and inputs fill the registers
-ROWS = 4
+EIGHT, FOUR, ONE = (3, 6, 4) if LANES == 16 else (1, 2, 4)  # weight rows of a tile of 8, 4 and 1 rows, whose sums fill the registers
 _FLOAT, _WORD, _PLACE = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS = ir.VectorType(_FLOAT, LANES)
 
@@ -26,7 +25,7 @@ def tile(rows: int, columns: int) -> Callable[..., Any]:
     """A function for kernels: `(x, i, w, n, ahead)` -> the R · C products of rows i… of x and n… of w, those of a row side by side.
 
     Args of that function:
-        x: (B, D) float32. w: (N, D) float32 or int8. Both with rows of numbers side by side.
+        x: (B, D or more) float32. w: (N, D) float32 or int8. Both with rows of numbers side by side.
         ahead: how many weight rows from here will be needed soon, and are asked for from memory; 0 for none.
     """
 
@@ -36,8 +35,7 @@ def tile(rows: int, columns: int) -> Callable[..., Any]:
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             here = _Emitter(context, builder, signature, values)
-            sums = here.sums(rows, columns)
-            found = [builder.extract_element(sums, _WORD(k)) for k in range(rows * columns)]
+            found = here.sums(rows, columns)[: rows * columns]
             return context.make_tuple(builder, signature.return_type, found)
 
         return types.UniTuple(types.float32, rows * columns)(x, types.int64, w, types.int64, types.int64), generate
@@ -83,11 +81,11 @@ class _Emitter:
         self.x, self.w = (
             context.make_array(kind)(context, builder, value) for kind, value in ((signature.args[0], x), (signature.args[2], w))
         )
-        self.width = builder.extract_value(self.x.shape, 1)
+        self.width = builder.extract_value(self.w.shape, 1)
         self.whole = self.types[2].dtype == types.float32
 
-    def sums(self, rows: int, columns: int) -> Any:
-        """One vector whose first R · C numbers are the products."""
+    def sums(self, rows: int, columns: int) -> list[Any]:
+        """The R · C products, and perhaps some zeros."""
         b = self.builder
         totals = [[cgutils.alloca_once_value(b, _FLOATS([0.0] * LANES)) for _ in range(columns)] for _ in range(rows)]
         xs = [self._row(self.types[0], self.x, b.add(self.i, _PLACE(r))) for r in range(rows)]
@@ -128,8 +126,8 @@ class _Emitter:
         now = b.load(total)
         b.store(b.insert_element(now, b.fadd(b.extract_element(now, _WORD(0)), value), _WORD(0)), total)
 
-    def _summed(self, vectors: Sequence[Any]) -> Any:
-        """Adds neighbours in all vectors until each is one number: they then stand side by side in one vector."""
+    def _summed(self, vectors: Sequence[Any]) -> list[Any]:
+        """Adds neighbours in all vectors until each is one number; they stand side by side then."""
         lanes, found = LANES, list(vectors)
         each = lanes
         while each > 1:
@@ -139,7 +137,7 @@ class _Emitter:
             else:
                 found, lanes = [self._halved(found[0], found[0], lanes, lanes // 2)], lanes // 2
             each //= 2
-        return found[0]
+        return [self.builder.extract_element(vector, _WORD(k)) for vector in found for k in range(lanes)]
 
     def _halved(self, a: Any, b: Any, lanes: int, kept: int) -> Any:
         kind = ir.VectorType(_WORD, kept)

@@ -29,6 +29,14 @@ def test_the_product_is_that_of_a_linear_layer(rows: int, wide: int, out: int) -
         assert torch.equal(FewRowsLinear(weight, given)(x.view(rows, 1, wide)).view(rows, out), ours)
 
 
+def test_a_row_is_the_same_beside_any_others() -> None:
+    x, weight, bias = numbers(MOST, 70), numbers(33, 70, name="w"), numbers(33, name="b")
+    for layer in (FewRowsLinear(weight, bias), QuantizedLinear(weight, bias)):
+        whole = layer(x)
+        for n in range(1, MOST):
+            assert torch.equal(layer(x[:n]), whole[:n])
+
+
 @pytest.mark.parametrize("rows", [1, 6, MOST, MOST + 8])
 def test_weights_of_8_bits_are_off_by_half_a_step_at_most(rows: int) -> None:
     weight, bias, x = numbers(37, 50, name="w"), numbers(37, name="b"), numbers(rows, 50)

@@ -64,6 +64,29 @@ def test_a_step_is_that_of_the_network(case: str, rows: int) -> None:
     assert (caches[0].values[..., :19, :] - caches[1].values[..., :19, :]).abs().max() <= 1e-4
 
 
+@cases
+@torch.inference_mode()
+def test_a_step_is_the_same_on_any_number_of_threads(case: str) -> None:
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            decoder = CausalDecoder(with_linears(network(case), FewRowsLinear))
+            cache = decoder.cache(3, 9)
+            found.append(torch.stack([decoder(ids(3, 9)[:, t : t + 1], None, cache) for t in range(9)]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_networks_with_other_parts_go_the_long_way() -> None:
+    name, settings = CASES["gpt2"]
+    kind = ARCHITECTURES.get(name)
+    config = kind.Config.read({**kind.TINY, **settings, "activation_function": "tanh"})
+    decoder = CausalDecoder(with_linears(Network.build(kind, config, ["causal-lm"], seed=2).eval(), FewRowsLinear))
+    assert decoder._step is None
+
+
 def test_a_cache_that_is_full_is_named() -> None:
     decoder = CausalDecoder(with_linears(network("gpt2"), FewRowsLinear))
     cache = decoder.cache(1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,3 +49,10 @@ def test_what_is_not_for_the_kernel() -> None:
 def test_a_row_that_sees_nothing_gets_nothing() -> None:
     q, k, bias = torch.ones(1, 2, 1, 8), torch.ones(1, 2, 9, 8), torch.full((1, 1, 1, 9), -3e4)
     assert one_query.attend(q, k, k, bias, 1.0).tolist() == torch.zeros(1, 2, 1, 8).tolist()
+
+
+def test_the_exponential_is_exact_to_its_last_digits() -> None:
+    x = np.linspace(-87, 0, 20_001, dtype=np.float32)
+    found = np.array([one_query.exp(value) for value in x])
+    assert np.abs(found / np.exp(x.astype(np.float64)) - 1).max() <= 3e-7
+    assert one_query.exp(np.float32(0)) == 1 and 0 <= one_query.exp(np.float32(-1e4)) <= 2e-38
