@@ -24,7 +24,7 @@ from lexloom.runs.origin import visits
 from lexloom.runs.run import Run, Work, tokenizer_report
 from lexloom.runs.stage import Stage, content, pathless
 from lexloom.runs.training import EVALUATIONS, Trained, Training, Validation, install
-from lexloom.tasks.base import plain_task
+from lexloom.tasks.base import TASKS, plain_task
 from lexloom.text.corpus import Corpus
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing
 from lexloom.text.shards import Shards, Split, write_shards
@@ -168,7 +168,8 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     bundle = _bundle(network, inputs, longest)
     validation = training.room.fit(lambda tokens: _validation_losses(network, inputs, objective, phase, tokens))
     fills = _fills(bundle, phase.fills)
-    files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
+    about = _summary(network, objective, source, trained, validation, fills, phase)
+    files.write_json(folder / "summary.json", about | {"answers": bundle.task.pipeline if bundle.task is not None else None})
     bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
     return bundle.save(folder / "bundle")
 
@@ -385,7 +386,14 @@ def _summary(
         "compute": trained.compute.plain(),
         "settings": phase.train.plain(),
         "fills": fills,
+        "tasks": _tasks(network),
     }
+
+
+def _tasks(network: Network) -> list[str]:
+    """What the network can be fine-tuned for."""
+    trained = [name for name in TASKS.names() if TASKS.get(name).trained]
+    return [name for name in trained if not list(components.misfit(type(network.backbone), [TASKS.get(name)], f"do {name}"))]
 
 
 def extended(bundle: Bundle, words: list[str]) -> Bundle:
