@@ -112,7 +112,8 @@ def _misfits(plan: Plan, found: Components) -> Iterator[LexloomError]:
             yield from misfit(last, kinds, "learn this objective", plan.document.where(place))
     for name, tuning in found.tasks.items():
         if not tuning.kind.trained:
-            where, hint = plan.document.where(("finetune", name, "task")), f"it is what a {tuning.kind.role} head answers once it is pre-trained"
+            where, role = plan.document.where(("finetune", name, "task")), tuning.kind.role
+            hint = f"it is what a {role} head answers once it is pre-trained"
             yield ConfigError(f"{tuning.section.task} is not fine-tuned", where=where, hint=hint)
             continue
         kind = tuning.model[0] if tuning.model is not None else None if tuning.section.from_ is not None else last
@@ -137,6 +138,12 @@ def misfit(kind: type[Architecture], goals: Sequence[type[Objective]], what: str
         expected = ", ".join(sorted(needs - kind.ABILITIES)) or f"heads {' + '.join(sorted(roles))}, which it has not"
         hint = f"{', '.join(able)} can" if able else None
         yield ConfigError(f"{kind.MODEL_TYPE} cannot {what}", expected=expected, where=where, hint=hint)
+
+
+def tasks_for(kind: type[Architecture]) -> list[str]:
+    """What an architecture can be fine-tuned for."""
+    trained = [name for name in TASKS.names() if TASKS.get(name).trained]
+    return [name for name in trained if not list(misfit(kind, [TASKS.get(name)], f"do {name}"))]
 
 
 def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[LexloomError]) -> Phase | None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from lexloom import files
 from lexloom.console import Console
-from lexloom.errors import ConfigError
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
 from lexloom.objectives.base import Vocabulary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lexloom.runs.origin import visits
 from lexloom.runs.run import Run, Work, tokenizer_report
 from lexloom.runs.stage import Stage, content, pathless
 from lexloom.runs.training import EVALUATIONS, Trained, Training, Validation, install
-from lexloom.tasks.base import TASKS, plain_task
+from lexloom.tasks.base import plain_task
 from lexloom.text.corpus import Corpus
 from lexloom.text.pack import Packing, PackingConfig, ensure_packing
 from lexloom.text.shards import Shards, Split, write_shards
@@ -113,7 +113,8 @@ def phase_inputs(run: Run, i: int) -> tuple[components.Phase, Inputs]:
     start = _start(source, tokenizer) if source is not None else None
     words = start.tokenizer if start is not None else Tokenizer.load(tokenizer)
     validation = found.split("validation") if "validation" in found.splits else None
-    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed, run.path("corpus"))
+    said = {"name": run.recipe.name, "language": run.recipe.prepare.language if run.recipe.prepare is not None else None}
+    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed, run.path("corpus"), said)
 
 
 def _source_bundle(run: Run, i: int) -> Path | None:
@@ -132,7 +133,7 @@ def _start(source: Path, tokenizer: Path) -> Bundle:
     return extended(bundle, words) if words and missing else bundle
 
 
-_WRITTEN = 16  # tokens that a decoder writes after each text of `fills`
+_WRITTEN = 32  # tokens that a decoder writes after each text of `fills`
 
 
 @dataclass
@@ -145,6 +146,7 @@ class Inputs:
     tokenizer: Tokenizer
     seed: int
     corpus: Path | None = None  # where the documents come from, to name them by
+    said: Mapping[str, Any] = field(default_factory=dict)  # what the recipe says of the model, for its card
 
 
 def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Console, world: World = ALONE) -> Path:
@@ -170,7 +172,8 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     fills = _fills(bundle, phase.fills)
     about = _summary(network, objective, source, trained, validation, fills, phase)
     files.write_json(folder / "summary.json", about | {"answers": bundle.task.pipeline if bundle.task is not None else None})
-    bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
+    learned = {"objective": list(objective.parts), "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
+    bundle.about = {"stage": "pretrain", **inputs.said, **learned}
     return bundle.save(folder / "bundle")
 
 
@@ -386,14 +389,8 @@ def _summary(
         "compute": trained.compute.plain(),
         "settings": phase.train.plain(),
         "fills": fills,
-        "tasks": _tasks(network),
+        "tasks": components.tasks_for(type(network.backbone)),
     }
-
-
-def _tasks(network: Network) -> list[str]:
-    """What the network can be fine-tuned for."""
-    trained = [name for name in TASKS.names() if TASKS.get(name).trained]
-    return [name for name in trained if not list(components.misfit(type(network.backbone), [TASKS.get(name)], f"do {name}"))]
 
 
 def extended(bundle: Bundle, words: list[str]) -> Bundle:

@@ -22,6 +22,7 @@ from tests.kill.test_kill import COMPILED, Forked, Process, finish, killed, logg
 from tests.runs import test_causal, test_denoising_runs, test_families, test_new_networks, test_words
 
 CORPUS = tiny.RECIPE.partition("tokenizer:")[0]
+WORDS = "{masked-lm: {mask: words}}"
 RECIPES = {
     "gpt2": test_causal.RECIPE.replace("MODEL", test_causal.MODELS["gpt2"]),
     "llama": test_causal.RECIPE.replace("MODEL", test_causal.MODELS["llama"]),
@@ -30,7 +31,7 @@ RECIPES = {
     "modernbert": test_families.recipe("modernbert"),
     "bart": test_denoising_runs.recipe(*test_denoising_runs.CASES["infilling"]),
     "marian": test_denoising_runs.recipe(*test_denoising_runs.CASES["sentinels"]),
-    "muon": tiny.RECIPE.replace("{steps: 60,", "{steps: 60, optimizer: muon,").replace("[masked-lm, next-sentence]", "{masked-lm: {mask: words}}"),
+    "muon": tiny.RECIPE.replace("{steps: 60,", "{steps: 60, optimizer: muon,").replace("[masked-lm, next-sentence]", WORDS),
     **{kind: test_new_networks.RECIPE.replace("MODEL", model) for kind, model in test_new_networks.MODELS.items()},
 }
 STEPS = 21

@@ -84,6 +84,9 @@ def test_the_bundle_knows_its_tokens(done: Path) -> None:
     assert generation["forced_eos_token_id"] == words.eos_id and generation["decoder_start_token_id"] == config.decoder_start_token_id
     with pytest.raises(LexloomError, match="no task"):
         bundle.predict(["The river"])
+    able = files.read_json(done / "pretrain/summary.json")["tasks"]
+    with pytest.raises(LexloomError, match=f"--task {able[0]}" if able else "none yet"):
+        lexloom.evaluate(done / "pretrain/bundle", [{"text": "The river"}])
 
 
 @pytest.mark.parametrize("done", ["infilling"], indirect=True)
