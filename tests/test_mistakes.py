@@ -125,6 +125,12 @@ MISTAKES = [
         2,
         ("recipe.yaml:9", "gpt2 cannot do text-classification", "bert"),
     ),
+    Mistake(
+        "a text to fill without a mask",
+        swap("  train: {tokens: 20k}", '  train: {tokens: 20k}\n  fills: ["no mask here"]'),
+        2,
+        ("row 1: fills: this text has no mask", "a text with [MASK]"),
+    ),
     Mistake("a task that is not fine-tuned", swap("text-classification", "fill-mask"), 2, ("recipe.yaml:9", "fill-mask is not fine-tuned")),
     Mistake(
         "another network in a later phase",

@@ -17,7 +17,7 @@ from lexloom.errors import ConfigError, DataError
 from lexloom.hub.bundle import Bundle, parameters
 from lexloom.models.base import Network
 from lexloom.objectives.base import Objective, Vocabulary
-from lexloom.runs import components
+from lexloom.runs import components, fills
 from lexloom.runs.failure import documents
 from lexloom.runs.following import Following
 from lexloom.runs.origin import visits
@@ -133,9 +133,6 @@ def _start(source: Path, tokenizer: Path) -> Bundle:
     return extended(bundle, words) if words and missing else bundle
 
 
-_WRITTEN = 32  # tokens that a decoder writes after each text of `fills`
-
-
 @dataclass
 class Inputs:
     """What a phase works on."""
@@ -169,8 +166,8 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     longest = max(phase.train.lengths)
     bundle = _bundle(network, inputs, longest)
     validation = training.room.fit(lambda tokens: _validation_losses(network, inputs, objective, phase, tokens))
-    fills = _fills(bundle, phase.fills)
-    about = _summary(network, objective, source, trained, validation, fills, phase)
+    shown = fills.answers(bundle, phase.fills)
+    about = _summary(network, objective, source, trained, validation, shown, phase)
     files.write_json(folder / "summary.json", about | {"answers": bundle.task.pipeline if bundle.task is not None else None})
     learned = {"objective": list(objective.parts), "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
     bundle.about = {"stage": "pretrain", **inputs.said, **learned}
@@ -195,6 +192,7 @@ def build(
     longest = max(phase.train.lengths)
     if longest > network.backbone.max_length:
         raise ConfigError("length is beyond the model's positions", expected=f"at most {network.backbone.max_length}", got=str(longest))
+    fills.check(_bundle(network, inputs, longest), phase.fills, console)
     source = _source(inputs.train, objective, phase.train, inputs.seed)
     _check_rows(source, world)
     console.say(f"pre-training: {parameters(network):,} parameters, {source.steps:,} steps, {_rows(source)}")
@@ -349,30 +347,13 @@ def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
     return Bundle(network, tokenizer, task, extra=inputs.start.extra, generation=inputs.start.generation)
 
 
-def _fills(bundle: Bundle, texts: list[str]) -> list[dict[str, Any]]:
-    if bundle.task is None or not texts:
-        return []
-    if bundle.task.pipeline == "text-generation":
-        written = bundle.predict(texts, max_new_tokens=_WRITTEN, return_full_text=False)
-        return [
-            {"text": text, "answers": [{"token": one["generated_text"], "score": None} for one in answer]}
-            for text, answer in zip(texts, written, strict=True)
-        ]
-    answers = bundle.predict(texts, top_k=5)
-    return [
-        {"text": text, "answers": [{"token": a["token_str"], "score": a["score"]} for a in answer]}
-        for text, answer in zip(texts, answers, strict=True)
-        if answer and isinstance(answer[0], Mapping)
-    ]
-
-
 def _summary(
     network: Network,
     objective: Objective,
     source: PackedSource,
     trained: Trained,
     validation: dict[str, Any] | None,
-    fills: list[dict[str, Any]],
+    shown: list[dict[str, Any]],
     phase: components.Phase,
 ) -> dict[str, Any]:
     return {
@@ -388,7 +369,7 @@ def _summary(
         "lengths": {str(p.length): {"steps": p.steps, "rows": len(p.packing)} for p in source.phases},
         "compute": trained.compute.plain(),
         "settings": phase.train.plain(),
-        "fills": fills,
+        "fills": shown,
         "tasks": components.tasks_for(type(network.backbone)),
     }
 

@@ -28,7 +28,7 @@ def start(folder: Path, out: str, settings: Sequence[str] = ()) -> subprocess.Po
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=3600)
     assert process.returncode == 0, errors.decode()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import lexloom
 from lexloom import files
-from lexloom.errors import LexloomError
+from lexloom.errors import ConfigError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.runs.check import check
 from lexloom.runs.report.gather import gather
@@ -108,6 +108,14 @@ def test_it_goes_on_from_a_bundle(done: Path, tmp_path: Path) -> None:
     lexloom.run(tiny.write(tmp_path, recipe), out=tmp_path / "run", settings=["pretrain.train.steps=4"])
     first = read(tmp_path / "run/pretrain")[0]["loss"]
     assert first < 0.9 * read(done / "pretrain")[0]["loss"]
+
+
+@pytest.mark.parametrize(("text", "words"), [('""', "gives no token"), ("long " * 40, "no room in the model's context")])
+def test_a_text_that_cannot_be_gone_on_with_is_told_before_the_first_step(text: str, words: str, tmp_path: Path) -> None:
+    recipe = tiny.write(tmp_path, RECIPE.replace("MODEL", MODELS["gpt2"]).replace("[The river]", f"[{text}]"))
+    with pytest.raises(ConfigError, match=f"fills: .*{words}"):
+        lexloom.run(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run/pretrain/metrics.jsonl").exists()
 
 
 def test_an_encoder_and_a_tokenizer_without_an_end_are_refused(tmp_path: Path) -> None:
