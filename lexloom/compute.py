@@ -65,7 +65,7 @@ class Compute:
         """One line for the log."""
         why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
         compiled = "compiled" if self.compile else "eager"
-        return f"{self.device}, {self.dtype}, {self.threads} threads, {compiled} ({why})"
+        return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}, {compiled} ({why})"
 
 
 def choose(settings: ComputeConfig, *, steps: int) -> Compute:

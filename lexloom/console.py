@@ -375,11 +375,16 @@ def _field(name: str, value: Any) -> str:
 
 
 def _cells(values: Sequence[Any]) -> list[str]:
-    """One column as text, its floats with equal decimals."""
+    """One column as text, its floats with equal decimals, unless that took the small ones their digits."""
     floats = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
-    largest = max(floats, default=0.0)
-    decimals = 4 if largest < 10 else 2 if largest < 1000 else 0
-    return [_cell(value, decimals) for value in values]
+    least, most = min(filter(None, floats), default=0.0), max(floats, default=0.0)
+    if _decimals(most) == 0 and _decimals(least) == 4:  # a perplexity among bits
+        return [_cell(value, _decimals(abs(value)) if isinstance(value, float) else 0) for value in values]
+    return [_cell(value, _decimals(most)) for value in values]
+
+
+def _decimals(size: float) -> int:
+    return 4 if size < 10 else 2 if size < 1000 else 0
 
 
 def _cell(value: Any, decimals: int) -> str:

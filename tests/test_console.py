@@ -198,6 +198,12 @@ def test_a_table_is_aligned_by_width_on_screen(capsys: pytest.CaptureFixture[str
     assert "0.9000" in lines[0] and "0.9123" in lines[1]
 
 
+def test_small_figures_keep_their_digits_beside_large_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"v": 3.0541}, {"v": 1332.4}, {"v": 24.5}, {"v": math.nan}]
+    Console().table(["v"], [list(row.values()) for row in rows])
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[-4:]] == ["3.0541", "1,332", "24.50", "nan"]
+
+
 def test_a_piped_table_is_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
     Console().table({"text": "Text"}, [{"text": "word " * 200}])
     assert ("word " * 200).strip() in capsys.readouterr().out

@@ -24,6 +24,11 @@ pretrain:
 finetune:
   topics: {task: text-classification, data: {train: train.jsonl, test: test.jsonl}, train: {epochs: 1}}
 """
+PHASES = """\
+pretrain:
+  - {model: {kind: bert, preset: bert-tiny}, objective: masked-lm, train: {tokens: 20k}}
+  - {model: {kind: bert, preset: bert-mini}, objective: masked-lm, train: {tokens: 20k}}
+"""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,15 @@ class Mistake:
     command: tuple[str, ...] = ("run", "recipe.yaml", "--out", "out")
 
 
-def swap(old: str, new: str) -> Callable[[Path], None]:
-    """The good recipe with `old` replaced."""
+def swap(old: str, new: str, *more: str) -> Callable[[Path], None]:
+    """The good recipe with `old` replaced, and as many more pairs as are given."""
 
     def change(folder: Path) -> None:
-        assert old in GOOD
-        (folder / "recipe.yaml").write_text(GOOD.replace(old, new), encoding="utf-8")
+        text = GOOD
+        for before, after in zip((old, *more[::2]), (new, *more[1::2]), strict=True):
+            assert before in text
+            text = text.replace(before, after)
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
 
     return change
 
@@ -92,6 +100,43 @@ MISTAKES = [
         swap("preset: bert-tiny", "hidden_size: 30, num_attention_heads: 4"),
         2,
         ("30", "4", "divides"),
+    ),
+    Mistake(
+        "sentence pairs on RoBERTa",
+        swap("{kind: bert, preset: bert-tiny}", "{kind: roberta, preset: roberta-mini}"),
+        2,
+        ("recipe.yaml:6", "roberta cannot learn this objective", "masked-lm + next-sentence", "bert can"),
+    ),
+    Mistake(
+        "denoising on a decoder",
+        swap("bert, preset: bert-tiny", "gpt2", "[masked-lm, next-sentence]", "denoising"),
+        2,
+        ("recipe.yaml:6", "gpt2 cannot learn this objective", "cross-attention", "bart, marian can"),
+    ),
+    Mistake(
+        "masks on an encoder–decoder",
+        swap("bert, preset: bert-tiny", "bart", "[masked-lm, next-sentence]", "masked-lm"),
+        2,
+        ("recipe.yaml:6", "bart cannot learn this objective", "heads masked-lm", "bert, modernbert, roberta can"),
+    ),
+    Mistake(
+        "classes from a decoder",
+        swap("bert, preset: bert-tiny", "gpt2", "[masked-lm, next-sentence]", "causal-lm"),
+        2,
+        ("recipe.yaml:9", "gpt2 cannot do text-classification", "bert"),
+    ),
+    Mistake(
+        "a text to fill without a mask",
+        swap("  train: {tokens: 20k}", '  train: {tokens: 20k}\n  fills: ["no mask here"]'),
+        2,
+        ("row 1: fills: this text has no mask", "a text with [MASK]"),
+    ),
+    Mistake("a task that is not fine-tuned", swap("text-classification", "fill-mask"), 2, ("recipe.yaml:9", "fill-mask is not fine-tuned")),
+    Mistake(
+        "another network in a later phase",
+        swap(GOOD[GOOD.index("pretrain:") : GOOD.index("finetune:")], PHASES),
+        2,
+        ("recipe.yaml:6", "goes on with the network of the one before it", "take model: away"),
     ),
     Mistake("an unknown baseline", swap("train: {epochs: 1}", "baselines: [tf-idf]"), 2, ("did you mean 'tfidf'",)),
     Mistake("an empty recipe", file("recipe.yaml", b""), 2, ("recipe is empty", "prepare, tokenizer, pretrain, finetune")),

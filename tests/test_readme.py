@@ -30,7 +30,10 @@ def paths(value: object) -> list[str]:
     return [value] if isinstance(value, str) and re.fullmatch(r"[\w/.-]+(\.jsonl|\.py|/)", value) else []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs/recipe.md"], ids=lambda page: page.name)
+RECIPES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "docs/recipe.md", "docs/models.md")]
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=lambda page: page.name)
 def test_recipes_are_right(page: Path, tmp_path: Path) -> None:
     found = blocks(page, "yaml")
     assert found

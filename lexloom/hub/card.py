@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_NO_LANGUAGE = ("auto", "other")  # what a recipe may say of its texts and no reader of cards knows
 HEAD = """---
 {head}---
 """
@@ -15,15 +16,19 @@ def card(name: str, about: Mapping[str, Any], *, parameters: int, class_name: st
 
     Args:
         class_name: the class in `transformers` that opens it; None where there is none.
-        about: may hold `language`, `pipeline`, `task`, `scores` (list of {model, metric, value, low, high, n}), `data`, `verdict`.
+        about: may hold `name`, `language`, `pipeline`, `task`, `scores` (list of {model, metric, value, low, high, n}), `data`, `verdict`,
+            and of a network that was only pre-trained `objective`, `steps`, `tokens` and `validation`.
     """
-    head = "".join(f"{key}: {about[name]}\n" for key, name in (("language", "language"), ("pipeline_tag", "pipeline")) if about.get(name))
+    told = {"language": about.get("language"), "pipeline_tag": about.get("pipeline")}
+    head = "".join(f"{key}: {value}\n" for key, value in told.items() if value and value not in _NO_LANGUAGE)
     library = "lexloom" if class_name is None else "transformers"
-    lines = [HEAD.format(head=f"library_name: {library}\n{head}tags:\n- lexloom\n"), f"# {name}\n"]
+    title = about.get("name") or about.get("task") or name
+    lines = [HEAD.format(head=f"library_name: {library}\n{head}tags:\n- lexloom\n"), f"# {title}\n"]
     if about.get("verdict"):
         lines.append(f"{about['verdict']}\n")
     opens = "Opens in lexloom" if class_name is None else f"Opens as `{class_name}` in `transformers`"
     lines.append(f"{opens}. {parameters:,} parameters, inputs of up to {max_length} tokens.\n")
+    lines += _learned(about)
     lines += _scores(about.get("scores") or [])
     if about.get("data"):
         lines += ["## Data\n", *(f"- {line}" for line in about["data"]), ""]
@@ -34,10 +39,25 @@ def card(name: str, about: Mapping[str, Any], *, parameters: int, class_name: st
         'bundle = lexloom.load("path/to/this/folder")',
         "```\n",
         "## Limits\n",
-        "It was measured on the rows named above and on nothing else. It repeats what its training text says, biases included.",
+        f"{_measured(about)} It repeats what its training text says, biases included.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _learned(about: Mapping[str, Any]) -> list[str]:
+    """What a network that was only pre-trained has seen, and how far it came."""
+    if not {"objective", "steps", "tokens"} <= about.keys():
+        return []
+    learned = f"Pre-trained by {' and '.join(about['objective'])} on {about['tokens']:,} tokens in {about['steps']:,} steps"
+    loss = (about.get("validation") or {}).get("loss")
+    return [f"{learned}{'' if loss is None else f', to a validation loss of {loss:.4f}'}.\n"]
+
+
+def _measured(about: Mapping[str, Any]) -> str:
+    if about.get("scores"):
+        return "It was measured on the rows named above and on nothing else."
+    return "No task has measured it."
 
 
 def _scores(scores: list[Mapping[str, Any]]) -> list[str]:

@@ -33,10 +33,12 @@ def keep_mask(row_keys: Tensor, site: int, shape: torch.Size, p: float) -> Tenso
         (B, …) bool, True with probability 1 - p.
     """
     offset, least = (site * 0x27D4EB2F + 1) & 0x7FFFFFFF, int(p * (1 << 24))
-    if row_keys.device.type == "cpu" and shape.numel() >= ONE_PASS_FROM:
+    compiling = torch.compiler.is_compiling()
+    # Of what follows Inductor (torch 2.13) makes code that writes beyond the end of a row whose size is no multiple of a vector's.
+    if row_keys.device.type == "cpu" and (compiling or shape.numel() >= ONE_PASS_FROM):
         from lexloom.nn import mask_kernel  # brings a compiler, which small batches can do without
 
-        work = mask_kernel.compiled if torch.compiler.is_compiling() else mask_kernel.kept
+        work = mask_kernel.compiled if compiling else mask_kernel.kept
         return work(row_keys, offset, shape[1:].numel(), least).view(shape)
     places = torch.arange(shape[1:].numel(), dtype=torch.int32, device=row_keys.device)
     start = mix32(row_keys[:, :1] + offset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,58 @@ def settle(plan: Plan) -> Components:
     tasks = {name: _task(plan, name, section, problems) for name, section in plan.recipe.finetune.items()}
     if problems:
         raise ConfigError.together(problems)
-    return Components([p for p in phases if p], {name: task for name, task in tasks.items() if task})
+    found = Components([p for p in phases if p], {name: task for name, task in tasks.items() if task})
+    if problems := list(_misfits(plan, found)):
+        raise ConfigError.together(problems)
+    return found
+
+
+def _misfits(plan: Plan, found: Components) -> Iterator[LexloomError]:
+    """Objectives and tasks for which the architecture, where it is known, has no ability or no heads."""
+    last: type[Architecture] | None = None
+    for i, phase in enumerate(found.phases):
+        before = found.phases[i - 1] if i else phase
+        if phase.start is None and plan.recipe.phases[i].model and (phase.kind, phase.model) != (before.kind, before.model):
+            what = "a later phase goes on with the network of the one before it, and this is another"
+            yield ConfigError(what, where=plan.document.where((*plan.phase_place(i), "model")), hint="take model: away")
+        last = None if phase.start is not None else last if i else phase.kind
+        kinds, place = [kind for kind, _ in phase.objectives], (*plan.phase_place(i), "objective")
+        if last is not None:
+            yield from misfit(last, kinds, "learn this objective", plan.document.where(place))
+    for name, tuning in found.tasks.items():
+        if not tuning.kind.trained:
+            where, role = plan.document.where(("finetune", name, "task")), tuning.kind.role
+            hint = f"it is what a {role} head answers once it is pre-trained"
+            yield ConfigError(f"{tuning.section.task} is not fine-tuned", where=where, hint=hint)
+            continue
+        kind = tuning.model[0] if tuning.model is not None else None if tuning.section.from_ is not None else last
+        if kind is not None:
+            yield from misfit(kind, [tuning.kind], f"do {tuning.section.task}", plan.document.where(("finetune", name, "task")))
+
+
+def misfit(kind: type[Architecture], goals: Sequence[type[Objective]], what: str, where: str | None = None) -> Iterator[ConfigError]:
+    """What is wrong, if anything, with objectives that an architecture is to learn together, or with a task.
+
+    Args:
+        what: that it would be able to, in words.
+    """
+    needs = frozenset[str]().union(*(goal.needs for goal in goals))
+    roles = frozenset(role for goal in goals for role in goal.roles)
+
+    def can(one: type[Architecture]) -> bool:
+        return needs <= one.ABILITIES and roles in one.ROLES
+
+    if not can(kind):
+        able = [name for name in ARCHITECTURES.names() if can(ARCHITECTURES.get(name))]
+        expected = ", ".join(sorted(needs - kind.ABILITIES)) or f"heads {' + '.join(sorted(roles))}, which it has not"
+        hint = f"{', '.join(able)} can" if able else None
+        yield ConfigError(f"{kind.MODEL_TYPE} cannot {what}", expected=expected, where=where, hint=hint)
+
+
+def tasks_for(kind: type[Architecture]) -> list[str]:
+    """What an architecture can be fine-tuned for."""
+    trained = [name for name in TASKS.names() if TASKS.get(name).trained]
+    return [name for name in trained if not list(misfit(kind, [TASKS.get(name)], f"do {name}"))]
 
 
 def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[LexloomError]) -> Phase | None:

@@ -19,6 +19,7 @@ from lexloom.errors import ConfigError, DataError, FormatError, LexloomError
 from lexloom.hub.bundle import Bundle, load
 from lexloom.objectives.base import Vocabulary
 from lexloom.runs import labelled, measuring
+from lexloom.runs.components import tasks_for
 from lexloom.runs.evaluation import Evaluation, by_values, show
 from lexloom.runs.scores import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, Comparison, System, compare, confusion, examples
 from lexloom.tasks import metrics
@@ -214,7 +215,9 @@ def _task(bundle: Bundle | TfidfClassifier, name: str) -> Task:
         config = TextClassificationConfig(columns=bundle.config.columns)
         return TextClassification(config, Vocabulary(0, None, frozenset(), {}), bundle.labels)
     if bundle.task is None:
-        raise LexloomError(f"{name} has no task, so there is nothing to score", hint="fine-tune it: lexloom finetune BUNDLE --task …")
+        able = tasks_for(type(bundle.network.backbone))
+        hint = f"fine-tune it: lexloom finetune BUNDLE --task {able[0]}" if able else "there is none yet that it could be fine-tuned for"
+        raise LexloomError(f"{name} has no task, so there is nothing to score", hint=hint)
     return bundle.task
 
 

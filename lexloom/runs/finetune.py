@@ -12,12 +12,11 @@ import numpy as np
 
 from lexloom import files
 from lexloom.console import Console
-from lexloom.errors import ConfigError
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import Network
 from lexloom.objectives.base import Vocabulary
 from lexloom.runs import labelled
-from lexloom.runs.components import FineTuning, settle
+from lexloom.runs.components import FineTuning, misfit, settle
 from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, majority_answers, summary, write_seen
 from lexloom.runs.labelled import Labelled
 from lexloom.runs.origin import visits
@@ -100,8 +99,8 @@ class FineTune:
             console.say(f"{folder.name}: {said}")
         labels = tuning.kind.read_labels(config, data.train)
         self.task = tuning.kind(config, Vocabulary.of(start.tokenizer), labels)
-        if missing := self.task.needs - type(start.network.backbone).ABILITIES:
-            raise ConfigError(f"{start.network.backbone.MODEL_TYPE} cannot do this task", expected=", ".join(missing))
+        for problem in misfit(type(start.network.backbone), [tuning.kind], f"do {tuning.section.task}"):
+            raise problem
         self.max_length = min(start.max_length, self.train.max_length or start.max_length)
         self.encoded = self.task.encode(data.train, start.tokenizer, max_length=self.max_length, labelled=True)
         for split in (data.validation, data.scored):

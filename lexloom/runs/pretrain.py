@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from lexloom.console import Console, count
 from lexloom.errors import ConfigError, DataError
 from lexloom.hub.bundle import Bundle, parameters
 from lexloom.models.base import Network
-from lexloom.models.decoder import WRITING
 from lexloom.objectives.base import Objective, Vocabulary
-from lexloom.runs import components
+from lexloom.runs import components, fills
 from lexloom.runs.failure import documents
 from lexloom.runs.following import Following
 from lexloom.runs.origin import visits
@@ -115,7 +114,8 @@ def phase_inputs(run: Run, i: int) -> tuple[components.Phase, Inputs]:
     start = _start(source, tokenizer) if source is not None else None
     words = start.tokenizer if start is not None else Tokenizer.load(tokenizer)
     validation = found.split("validation") if "validation" in found.splits else None
-    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed, run.path("corpus"))
+    said = {"name": run.recipe.name, "language": run.recipe.prepare.language if run.recipe.prepare is not None else None}
+    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed, run.path("corpus"), said)
 
 
 def _source_bundle(run: Run, i: int) -> Path | None:
@@ -134,9 +134,6 @@ def _start(source: Path, tokenizer: Path) -> Bundle:
     return extended(bundle, words) if words and missing else bundle
 
 
-_WRITTEN = 16  # tokens that a network writes for each text of `fills`
-
-
 @dataclass
 class Inputs:
     """What a phase works on."""
@@ -147,6 +144,7 @@ class Inputs:
     tokenizer: Tokenizer
     seed: int
     corpus: Path | None = None  # where the documents come from, to name them by
+    said: Mapping[str, Any] = field(default_factory=dict)  # what the recipe says of the model, for its card
 
 
 def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Console, world: World = ALONE) -> Path:
@@ -169,9 +167,11 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     longest = max(phase.train.lengths)
     bundle = _bundle(network, inputs, longest)
     validation = training.room.fit(lambda tokens: _validation_losses(network, inputs, objective, phase, tokens))
-    fills = _fills(bundle, phase.fills)
-    files.write_json(folder / "summary.json", _summary(network, objective, source, trained, validation, fills, phase))
-    bundle.about = {"stage": "pretrain", "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
+    shown = fills.answers(bundle, phase.fills)
+    about = _summary(network, objective, source, trained, validation, shown, phase)
+    files.write_json(folder / "summary.json", about | {"answers": bundle.task.pipeline if bundle.task is not None else None})
+    learned = {"objective": list(objective.parts), "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
+    bundle.about = {"stage": "pretrain", **inputs.said, **learned}
     return bundle.save(folder / "bundle")
 
 
@@ -193,6 +193,7 @@ def build(
     longest = max(phase.train.lengths)
     if longest > network.backbone.max_length:
         raise ConfigError("length is beyond the model's positions", expected=f"at most {network.backbone.max_length}", got=str(longest))
+    fills.check(_bundle(network, inputs, longest), phase.fills, console)
     source = _source(inputs.train, objective, phase.train, inputs.seed)
     _check_rows(source, world)
     console.say(f"pre-training: {parameters(network):,} parameters, {source.steps:,} steps, {_rows(source)}")
@@ -347,32 +348,13 @@ def _bundle(network: Network, inputs: Inputs, longest: int) -> Bundle:
     return Bundle(network, tokenizer, task, extra=inputs.start.extra, generation=inputs.start.generation)
 
 
-def _fills(bundle: Bundle, texts: list[str]) -> list[dict[str, Any]]:
-    if bundle.task is None or not texts:
-        return []
-    if bundle.network.roles & WRITING:
-        options: dict[str, Any] = {"return_full_text": False} if bundle.task.pipeline == "text-generation" else {}
-        written = bundle.predict(texts, max_new_tokens=_WRITTEN, **options)
-        several = [answer if isinstance(answer, list) else [answer] for answer in written]
-        return [
-            {"text": text, "answers": [{"token": one["generated_text"], "score": None} for one in answer]}
-            for text, answer in zip(texts, several, strict=True)
-        ]
-    answers = bundle.predict(texts, top_k=5)
-    return [
-        {"text": text, "answers": [{"token": a["token_str"], "score": a["score"]} for a in answer]}
-        for text, answer in zip(texts, answers, strict=True)
-        if answer and isinstance(answer[0], Mapping)
-    ]
-
-
 def _summary(
     network: Network,
     objective: Objective,
     source: PackedSource,
     trained: Trained,
     validation: dict[str, Any] | None,
-    fills: list[dict[str, Any]],
+    shown: list[dict[str, Any]],
     phase: components.Phase,
 ) -> dict[str, Any]:
     return {
@@ -388,7 +370,8 @@ def _summary(
         "lengths": {str(p.length): {"steps": p.steps, "rows": len(p.packing)} for p in source.phases},
         "compute": trained.compute.plain(),
         "settings": phase.train.plain(),
-        "fills": fills,
+        "fills": shown,
+        "tasks": components.tasks_for(type(network.backbone)),
     }
 
 

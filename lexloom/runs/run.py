@@ -243,7 +243,7 @@ def tokenizer_report(tokenizer: Tokenizer, corpus: Corpus, kind: str) -> dict[st
         characters, tokens, unknown = characters + len(text), tokens + len(ids), unknown + int((ids == tokenizer.unk_id).sum())
         if len(samples) < SAMPLES:
             sample = text[:SAMPLE_CHARACTERS]
-            samples.append({"text": sample, "tokens": [tokenizer.token(int(t)) for t in tokenizer.encode_plain([sample])[0]]})
+            samples.append({"text": sample, "tokens": [_legible(tokenizer, int(t)) for t in tokenizer.encode_plain([sample])[0]]})
     return {
         "format": files.FORMAT,
         "kind": kind,
@@ -253,6 +253,14 @@ def tokenizer_report(tokenizer: Tokenizer, corpus: Corpus, kind: str) -> dict[st
         "unk_rate": unknown / max(1, tokens),
         "samples": samples,
     }
+
+
+def _legible(tokenizer: Tokenizer, number: int) -> str:
+    """A token as people know it; one of bytes beyond ASCII as the characters that they are, where they are whole ones."""
+    token, text = tokenizer.token(number), tokenizer.decode([number])
+    if type(tokenizer.backend.decoder).__name__ != "ByteLevel" or text.isascii() or "\ufffd" in text:
+        return token
+    return text.replace(" ", "Ġ")
 
 
 def reporter(progress: Any) -> Callable[[dict[str, Any]], None]:

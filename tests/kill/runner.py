@@ -25,10 +25,10 @@ class Runner:
         assert self.server.stdout is not None
         return self.server.stdout.readline().strip()
 
-    def start(self, out: str, *settings: str) -> int:
+    def start(self, out: str, *settings: str, recipe: str = "recipe.yaml") -> int:
         """The process number of a run that has just been started."""
         given = [word for setting in settings for word in ("--set", setting)]
-        job = {"arguments": ["run", "recipe.yaml", "--out", out, *given], "cwd": str(self.folder), "log": str(self.log)}
+        job = {"arguments": ["run", recipe, "--out", out, *given], "cwd": str(self.folder), "log": str(self.log)}
         assert self.server.stdin is not None
         self.log.write_text("")  # what the run before said must not be taken for its words
         self.server.stdin.write(json.dumps(job) + "\n")

@@ -12,6 +12,7 @@ import sys
 
 import torch
 
+from lexloom.runs.report import render
 from tests.kill import subjects
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in subjects.ONCE:
         importlib.import_module(name)
+    render._page()
     print("ready", flush=True)
     for line in sys.stdin:
         process = os.fork()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 import lexloom
 from lexloom import files
-from lexloom.errors import LexloomError
+from lexloom.errors import ConfigError, LexloomError
 from lexloom.hub.bundle import Bundle
 from lexloom.runs.check import check
+from lexloom.runs.report.gather import gather
+from lexloom.runs.report.render import next_steps
 from lexloom.text.pack import open_packing
 from lexloom.text.shards import Shards
 from lexloom.train.log import read
@@ -70,13 +73,22 @@ def test_the_bundle_knows_its_tokens_and_its_length(done: Path) -> None:
     assert bundle.network.roles == {"causal-lm"} and bundle.max_length == bundle.network.backbone.max_length == 32
     assert bundle.embed(["The river.", ""]).shape == (2, 32)
     assert bundle.generation == {"_from_model_config": True, "bos_token_id": ids[0], "eos_token_id": ids[1], "pad_token_id": ids[2]}
+    card = (done / "pretrain/bundle/README.md").read_text()
+    assert "# tiny\n" in card and "language: en\n" in card
+    assert re.search(r"by causal-lm on 20,\d{3} tokens in 40 steps, to a validation loss of \d", card)
+    assert "No task has measured it." in card
     ((answer,),) = bundle.predict(["The river"], max_new_tokens=5)
     assert answer["generated_text"].startswith("The river") and len(answer["generated_text"]) > len("The river")
 
 
-def test_the_report_shows_what_it_writes(done: Path) -> None:
-    [shown] = files.read_json(done / "pretrain/summary.json")["fills"]
+def test_the_report_shows_what_it_writes_and_what_to_do_with_it(done: Path) -> None:
+    summary = files.read_json(done / "pretrain/summary.json")
+    [shown] = summary["fills"]
     assert shown["text"] == "The river" and len(shown["answers"][0]["token"]) > 3
+    assert (summary["answers"], summary["tasks"]) == ("text-generation", [])
+    commands = [command for _, command in next_steps(gather(done))]
+    assert [command.split()[1] for command in commands[:2]] == ["predict", "evaluate"] and not any(" finetune " in one for one in commands)
+    assert "How it goes on" in (done / "report.html").read_text() and "no task has tried it" not in (done / "report.html").read_text()
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(done: Path, tmp_path: Path) -> None:
@@ -89,6 +101,14 @@ def test_it_goes_on_from_a_bundle(done: Path, tmp_path: Path) -> None:
     lexloom.run(tiny.write(tmp_path, recipe), out=tmp_path / "run", settings=["pretrain.train.steps=4"])
     first = read(tmp_path / "run/pretrain")[0]["loss"]
     assert first < 0.9 * read(done / "pretrain")[0]["loss"]
+
+
+@pytest.mark.parametrize(("text", "words"), [('""', "gives no token"), ("long " * 40, "no room in the model's context")])
+def test_a_text_that_cannot_be_gone_on_with_is_told_before_the_first_step(text: str, words: str, tmp_path: Path) -> None:
+    recipe = tiny.write(tmp_path, RECIPE.replace("MODEL", MODELS["gpt2"]).replace("[The river]", f"[{text}]"))
+    with pytest.raises(ConfigError, match=f"fills: .*{words}"):
+        lexloom.run(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run/pretrain/metrics.jsonl").exists()
 
 
 def test_an_encoder_and_a_tokenizer_without_an_end_are_refused(tmp_path: Path) -> None:

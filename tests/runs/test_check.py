@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,13 @@ def test_a_clean_recipe(tmp_path: Path) -> None:
         sum(row["bytes"] for name, row in disk.items() if name not in ("in all", "free")), abs=9
     )
     assert _table(found, "memory of pre-training")["masters"]["bytes"] == 4 * total
+
+
+def test_tokens_of_a_character_tokenizer_are_its_characters(tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    [told] = looked(path, out=tmp_path / "run", overrides=["tokenizer={kind: char}"]).of("text")
+    characters, tokens = re.search(r"about (\S+) characters, (\S+) tokens", told.what).groups()  # type: ignore[union-attr]
+    assert characters == tokens
 
 
 def test_a_tokenizer_that_is_there_is_asked(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_bundle_knows_its_tokens(done: Path) -> None:
     generation = files.read_json(done / "pretrain/bundle/generation_config.json")
     assert generation["forced_eos_token_id"] == words.eos_id and generation["decoder_start_token_id"] == config.decoder_start_token_id
     [shown] = files.read_json(done / "pretrain/summary.json")["fills"]
-    written = bundle.predict([shown["text"]], max_new_tokens=16)
+    written = bundle.predict([shown["text"]], max_new_tokens=32)
     assert shown == {"text": "The river [MASK] the house.", "answers": [{"token": written[0]["generated_text"], "score": None}]}
 
 

@@ -158,3 +158,12 @@ def test_a_signal_saves_and_the_same_command_goes_on(number: signal.Signals, cod
     for part in ("pretrain", "finetune/topics/seeds/seed-1"):
         assert [line["loss"] for line in read(tmp_path / "run" / part)] == [line["loss"] for line in read(done / part)]
     assert files.digest(tmp_path / "run/pretrain/bundle/model.safetensors") == files.digest(done / "pretrain/bundle/model.safetensors")
+
+
+def test_the_pieces_of_bytes_are_told_as_the_characters_they_are(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "texts.txt", "\n".join(f"北京是中国的首都{i}。 A house in 北京." for i in range(60)))
+    prepare = "prepare: {sources: [texts.txt], documents: line, language: zh, dedup: {near: false}}\n"
+    files.write_text(tmp_path / "recipe.yaml", f"name: pieces\n{prepare}tokenizer: {{kind: byte-bpe, vocab_size: 330}}\n")
+    run = Path(str(lexloom.run(tmp_path / "recipe.yaml", out=tmp_path / "run")))
+    told = {token for sample in files.read_json(run / "tokenizer/report.json")["samples"] for token in sample["tokens"]}
+    assert any("北京" in token for token in told) and "Ġhouse" in told and not any("å" in token for token in told)

@@ -152,13 +152,17 @@ def _text(plan: Plan, tokenizer: Tokenizer | None, findings: Findings) -> Text |
         return None
     lengths.table([sample], None if tokenizer is None else lengths.Limit(tokenizer, None), findings, of="the sources")
     _language(sample, config, findings, where)
-    text = Text(
-        sample.characters, sample.characters / _characters_per_token(sample, tokenizer), tokenizer is not None, _several(sample, config)
-    )
+    per_token = 1.0 if _of_characters(plan) else _characters_per_token(sample, tokenizer)
+    text = Text(sample.characters, sample.characters / per_token, tokenizer is not None, _several(sample, config))
     how = "by the tokenizer" if text.known else "by a rule of thumb, for there is no tokenizer yet"
     what = f"{len(sources):,} file{'s' * (len(sources) != 1)}, {size(sample.bytes)}: about {count(text.characters, short=True)} characters"
     findings.add("fact", "text", where, f"{what}, {count(text.tokens, short=True)} tokens {how}, before cleaning")
     return text
+
+
+def _of_characters(plan: Plan) -> bool:
+    """Whether the recipe's tokens are characters."""
+    return plan.recipe.tokenizer is not None and plan.recipe.tokenizer.kind == "char"
 
 
 def _language(sample: Sample, config: PrepareConfig, findings: Findings, where: str) -> None:

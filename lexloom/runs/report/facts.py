@@ -105,6 +105,8 @@ class Pretraining:
     settings: Pairs
     fills: list[tuple[str, list[tuple[str, float | None]]]]
     verdict: str
+    answers: str  # what its bundle answers as it is, such as fill-mask; empty where nothing
+    tasks: list[str]  # what it can be fine-tuned for
 
 
 @dataclass(frozen=True)

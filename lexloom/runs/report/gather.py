@@ -174,7 +174,10 @@ def _pretraining(folder: Path, found: dict[str, Any]) -> Pretraining:
     described = found.get("model")
     named = described.get("class", described.get("kind")) if isinstance(described, dict) else described
     model = loose.words(named, 100) or "The model"
-    return Pretraining(folder, model, figures, parts, _compute(found), _settings(found), list(_fills(found)), _reached(model, figures))
+    tasks = [loose.words(name, 60) for name in loose.listed(found.get("tasks", ["text-classification"]))]  # once there was no other
+    reached = _reached(model, figures, tasks)
+    answers = loose.words(found.get("answers"), 60)
+    return Pretraining(folder, model, figures, parts, _compute(found), _settings(found), list(_fills(found)), reached, answers, tasks)
 
 
 def _compute(found: dict[str, Any]) -> Pairs:
@@ -188,14 +191,14 @@ def _settings(found: dict[str, Any]) -> Pairs:
     return [(label, text) for label, text in loose.pairs(found.get("settings")) if text]
 
 
-def _reached(model: str, figures: Pairs) -> str:
+def _reached(model: str, figures: Pairs, tasks: list[str]) -> str:
     """The verdict on pre-training alone: what was reached, at which cost."""
     known = dict(figures)
     text = f"{model} was pre-trained"
     text += f" to a validation loss of {known['validation loss']}" if "validation loss" in known else ""
     text += f" on {known['tokens seen']} tokens" if "tokens seen" in known else ""
     text += f" in {known['time']}" if "time" in known else ""
-    return f"{text}; no task has tried it yet."
+    return f"{text}; no task has tried it yet." if tasks else f"{text}."
 
 
 def _fills(found: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, float | None]]]]:

@@ -11,7 +11,7 @@ It reads only what the stages left, and each section is there only if its stage 
     pretrain/               metrics.jsonl, bundle/, summary.json:
                             {model, parameters, steps, tokens, seconds, loss, validation: {loss, parts: {name: loss}},
                              compute: {device, dtype, threads, compile, reasons: {name: reason}}, settings: {…},
-                             fills: [{text, answers: [{token, score}]}]}
+                             fills: [{text, answers: [{token, score}]}], answers: what it answers as it is, tasks: [task to fine-tune for]}
                             (of several phases: pretrain-1/, pretrain-2/, …)
     finetune/NAME/          metrics.jsonl or */seed-N/metrics.jsonl, bundle/, summary.json:
                             {task, seeds, rows: {train, validation, test}, seconds, verdict, encoding: [remark], compute, settings,
@@ -249,10 +249,15 @@ def _next_steps(facts: Facts) -> Iterator[tuple[str, str]]:
             yield f"Ask the TF-IDF model for {task.name}", f"lexloom predict {quoted} --input rows.jsonl --output answers.jsonl"
         yield f"Ask the fine-tuned model for {task.name}", f"lexloom predict {bundle} --input rows.jsonl --output answers.jsonl"
         yield f"Score the model for {task.name} on rows of your own", f"lexloom evaluate {bundle} rows.jsonl"
-    if facts.phases:
-        bundle = shlex.quote((facts.phases[-1].folder / "bundle").as_posix())
-        options = "--task text-classification --train train.jsonl --validation dev.jsonl --out runs/mine"
-        yield "Fine-tune the pre-trained model on labels of your own", f"lexloom finetune {bundle} {options}"
+    for phase in facts.phases[-1:]:
+        bundle = shlex.quote((phase.folder / "bundle").as_posix())
+        if phase.answers == "text-generation":
+            yield "Let the model go on with a text", f'lexloom predict {bundle} "It was" --set max_new_tokens=50'
+        if phase.answers:
+            yield "Measure it on texts that it has not seen", f"lexloom evaluate {bundle} texts.jsonl"
+        if phase.tasks:
+            options = f"--task {shlex.quote(phase.tasks[0])} --train train.jsonl --validation dev.jsonl --out runs/mine"
+            yield "Fine-tune the pre-trained model on labels of your own", f"lexloom finetune {bundle} {options}"
     if facts.phases or facts.tasks:
         yield "Look at the curves in detail", f"tensorboard --logdir {run}"
 
