@@ -35,6 +35,8 @@ class IdText:
     def __init__(self, folder: Path, ids: npt.NDArray[np.int32], vocabulary: Vocabulary, about: dict[str, Any]) -> None:
         self.folder, self.ids, self.vocabulary, self.about = folder, ids, vocabulary, about
         self.words = int(about["words"])
+        self.digest = files.fingerprint(files.read_manifest(folder))
+        self._borders: dict[int, npt.NDArray[np.int64]] = {}
 
     @classmethod
     def open(cls, folder: Path | str) -> IdText:
@@ -53,12 +55,14 @@ class IdText:
 
     def borders(self, size: int) -> npt.NDArray[np.int64]:
         """Where chunks of some `size` ids end, each with a sentence: (C + 1,), from 0 to N."""
+        if size in self._borders:
+            return self._borders[size]
         found, last = [0], len(self.ids)
         while found[-1] < last:
             near = min(last, found[-1] + size) - 1
             ahead = np.flatnonzero(self.ids[near : near + LONGEST + 1] == END)
             found.append(near + int(ahead[0]) + 1)
-        return np.array(found, dtype=np.int64)
+        return self._borders.setdefault(size, np.array(found, dtype=np.int64))
 
 
 def write(
@@ -98,9 +102,7 @@ def write(
     return IdText.open(folder)
 
 
-def _write_ids(
-    sentences: Sentences, vocabulary: Vocabulary, path: Path, report: Callable[[str, int], None] | None
-) -> tuple[int, int]:
+def _write_ids(sentences: Sentences, vocabulary: Vocabulary, path: Path, report: Callable[[str, int], None] | None) -> tuple[int, int]:
     """How many words were written, and how many sentences were cut."""
     index, found = vocabulary.index, array("i")
     words = cut = 0

@@ -157,7 +157,9 @@ def _read_text(file: IO[bytes], where: str) -> tuple[list[str], Floats]:
         parts = line.rstrip().rsplit(b" ", width)
         if len(words) == rows or len(parts) != width + 1:
             got = f"{len(parts) - 1} numbers" if len(words) < rows else "one more"
-            raise FormatError("this line is not a word and its numbers", expected=f"{rows} lines of {width} numbers", got=got, where=f"{where}:{number}")
+            raise FormatError(
+                "this line is not a word and its numbers", expected=f"{rows} lines of {width} numbers", got=got, where=f"{where}:{number}"
+            )
         try:
             vectors[len(words)] = np.array(parts[1:], dtype=np.float32)
             words.append(parts[0].decode())

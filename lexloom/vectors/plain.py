@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lexloom import keys
 from lexloom.vectors.vocabulary import Huffman
-from lexloom.vectors.word2vec import KEEP, NEGATIVE, SHRINK
+from lexloom.vectors.windows import KEEP, NEGATIVE, SHARED, SHRINK
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
@@ -44,17 +44,22 @@ def windows(ids: Ints, seed: Seed, keep: npt.NDArray[np.uint64], window: int) ->
 
 
 def negatives(word: int, place: int, seed: Seed, n: int, noise: npt.NDArray[np.uint32]) -> list[int]:
-    """`n` words that are not `word`."""
-    found = []
+    """`n` words that are not `word`: those of the place's group, or where one of them is the word, the place's own."""
+    group, own = keys.key(*seed, np.array(place >> SHARED)), keys.key(*seed, np.array(place))
+    found = [_drawn(group, NEGATIVE + j, noise) for j in range(n)]
     for j in range(n):
-        number, other = NEGATIVE + j, word
-        while other == word:
-            bits = int(keys.bits(keys.key(*seed, np.array([place])), number + 1)[0, number])
-            drawn = (bits >> 32) * len(noise) >> 32
-            other = drawn if (bits & 0xFFFFFFFF) < noise[drawn, 0] else int(noise[drawn, 1])
+        number = NEGATIVE + n + j
+        while found[j] == word:
+            found[j] = _drawn(own, number, noise)
             number += n
-        found.append(other)
     return found
+
+
+def _drawn(key: keys.Keys, number: int, noise: npt.NDArray[np.uint32]) -> int:
+    """The word that a number of a key draws, by the alias method."""
+    bits = int(keys.bits(key, number + 1)[number])
+    drawn = (bits >> 32) * len(noise) >> 32
+    return drawn if (bits & 0xFFFFFFFF) < noise[drawn, 0] else int(noise[drawn, 1])
 
 
 def path(word: int, tree: Huffman) -> tuple[list[int], Floats]:
@@ -80,10 +85,16 @@ def step(x: Floats, y: Floats, contexts: Sequence[int], targets: Sequence[int], 
     return float(np.logaddexp(0, u).sum())
 
 
-def learn(ids: Ints, seed: Seed, rate: float, fall: float, how: tuple[int, int, bool], draws: Sequence[Any], x: Floats, y: Floats) -> tuple[float, int]:
-    """As `word2vec.learn` over a whole text."""
+def learn(
+    ids: Ints, seed: Seed, rate: float, fall: float, how: tuple[int, int, bool], draws: Sequence[Any], x: Floats, y: Floats
+) -> tuple[float, int]:
+    """As `word2vec.learn` over a whole text, in which no word stands in a window twice.
+
+    Args:
+        draws: keep, noise, and what a `Huffman` holds.
+    """
     window, k, mean = how
-    _, keep, noise, *tree = draws
+    keep, noise, *tree = draws
     loss, predictions = 0.0, 0
     for place, word, contexts in windows(ids, seed, keep, window):
         if k > 0:

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from lexloom import files, keys
 from lexloom.config import Config, Count
 from lexloom.errors import CheckpointError, ConfigError
-from lexloom.vectors import word2vec
+from lexloom.vectors import windows, word2vec
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors
 from lexloom.vectors.lanes import table
@@ -35,10 +35,9 @@ CHUNK = 1 << 15
 """Ids that a worker takes at once."""
 INTERVAL = 64
 """Chunks between two places where training may be looked at, saved and stopped."""
-TOGETHER = 512
-"""Windows that are taken together at most, in deterministic training."""
-MEETINGS = 6
-"""How often the commonest word is the centre in such a number of windows: more at stale scores, and its vector overshoots."""
+TOGETHER, STEPS = 512, 2.0
+"""Deterministic training takes so many windows together at most, and no more than move a vector by the learning rate so often: where the slopes
+of more updates than that are found at the same place, the vectors of frequent words overshoot, and training ends in infinity."""
 _TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
 _BLOCK = 1 << 14
 
@@ -86,12 +85,12 @@ class Word2Vec:
 
     Attributes:
         inner, outer: (V, D) and what is missing to a multiple of 16; `outer` has V - 1 rows for hierarchical softmax.
-        epoch, chunk: where the next chunk stands. sums: loss and predictions of each epoch so far.
+        epoch, chunk: where the next chunk stands. steps: chunks so far. sums: loss and predictions of each epoch so far.
     """
 
     def __init__(self, config: Word2VecConfig, vocabulary: Vocabulary, seed: int = 1) -> None:
         self.config, self.vocabulary, self.seed = config, vocabulary, seed
-        self.epoch = self.chunk = 0
+        self.epoch = self.chunk = self.steps = 0
         self.sums: list[list[float]] = []
         self.inner = self._begun(0)
         self.outer = table(self._outer_rows(), config.dim)
@@ -145,11 +144,12 @@ class Word2Vec:
         """
         tensors = {"inner": self.inner[:, : self.config.dim], "outer": self.outer[:, : self.config.dim]}
         state = {"format": files.FORMAT, "config": self.config.plain(), "seed": self.seed, "epoch": self.epoch, "chunk": self.chunk}
+        state |= {"steps": self.steps, "sums": self.sums}
         files.check_room(Path(folder).parent, sum(tensor.nbytes for tensor in tensors.values()) + (1 << 20), "the state of word vectors")
         with files.new_folder(folder, kind="word vectors", **about) as new:
             save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, new / _TABLES)
             self.vocabulary.save(new / _WORDS)
-            files.write_json(new / _STATE, {**state, "sums": self.sums})
+            files.write_json(new / _STATE, state)
         return Path(folder)
 
     @classmethod
@@ -164,7 +164,7 @@ class Word2Vec:
         state = files.read_json(folder / _STATE, kind="state of word vectors")
         files.check_format(state, folder / _STATE)
         found = cls(Word2VecConfig.read(state["config"]), Vocabulary.load(folder / _WORDS), state["seed"])
-        found.epoch, found.chunk, found.sums = state["epoch"], state["chunk"], state["sums"]
+        found.epoch, found.chunk, found.steps, found.sums = (state[name] for name in ("epoch", "chunk", "steps", "sums"))
         try:
             tensors = load_file(folder / _TABLES)
         except SafetensorError as error:
@@ -197,8 +197,21 @@ class Word2Vec:
                 for loss, predictions in pool.map(work.learn, chunks):  # in order, so that the sum is always the same
                     self.sums[-1][0] += loss
                     self.sums[-1][1] += predictions
+                self.steps += len(chunks)
                 self.epoch, self.chunk = (self.epoch, chunks.stop) if chunks.stop < work.chunks else (self.epoch + 1, 0)
-                yield work.progress()
+                yield self.progress(text)
+
+    def rate(self, done: float) -> float:
+        """The learning rate when so much of the training is done, from 0 to 1."""
+        config = self.config
+        return config.learning_rate + (config.min_learning_rate - config.learning_rate) * done
+
+    def progress(self, text: IdText) -> Progress:
+        """Where training stands."""
+        epochs = self.config.epochs
+        done = self.epoch + (int(text.borders(CHUNK)[self.chunk]) / len(text.ids) if self.chunk else 0)
+        losses = tuple(loss / max(1.0, n) for loss, n in self.sums)
+        return Progress(int(done * text.words), epochs * text.words, self.epoch, self.rate(done / epochs), losses)
 
 
 class _Work:
@@ -212,47 +225,41 @@ class _Work:
         negatives = config.negatives if config.loss == "negative-sampling" else 0
         tree = vocabulary.huffman() if not negatives else _NO_TREE
         self.tree = (tree.starts, tree.nodes, tree.turns)
-        self.how = word2vec.sizes(config.window, negatives, tree.longest, state.inner.shape[1], mean=config.kind == "cbow")
+        self.how = windows.sizes(config.window, negatives, tree.longest, state.inner.shape[1], mean=config.kind == "cbow")
         self.keep, self.noise = vocabulary.keep(config.sample), vocabulary.noise(config.exponent)
         self.together = self._together() if config.deterministic else 0
         self.threads = _threads(self.workers) if config.deterministic else 1
 
     def _together(self) -> int:
-        """How many windows are taken together: a function of the text and the settings alone."""
+        """How many windows are taken together: a function of the text and the settings alone, so that the result is."""
+        window, negatives, mean, *_ = self.how
         kept = self.state.vocabulary.counts * (self.keep / 2.0**32)
-        return int(np.clip(MEETINGS * kept.sum() / kept.max(), 16, TOGETHER))
+        noise = self.state.vocabulary.counts**self.state.config.exponent
+        commonest = kept.max() / kept.sum()
+        outer = commonest + negatives * noise.max() / noise.sum() if negatives else 1.0  # every path begins at the root
+        updates = (1 if mean else window + 1) * max(outer, commonest * (negatives + 1))  # of one vector, in a window
+        return int(np.clip(STEPS / (self.state.config.learning_rate * updates), 8, TOGETHER))
 
     def learn(self, chunk: int) -> tuple[float, float]:
         """One chunk: the sum of its losses, and its predictions."""
         state, (begin, end) = self.state, self.borders[chunk : chunk + 2].tolist()
-        rate, fall = self.rate(begin), self.rate(0, 0) - self.rate(1, 0)
+        whole = state.config.epochs * len(self.text.ids)
+        rate = state.rate(state.epoch / state.config.epochs + begin / whole)
+        fall = (state.config.learning_rate - state.config.min_learning_rate) / whole
         draws = (np.uint64(keys.key(state.seed, "word2vec", state.epoch)), self.keep, self.noise)
         tables = state.inner.reshape(-1), state.outer.reshape(-1)
-        kept = word2vec.kept_room(end - begin, self.how)
+        kept = windows.kept_room(end - begin, self.how)
         common = (self.text.ids, begin, end, rate, fall, self.how, draws, self.tree, tables, kept)
         if not self.together:
-            return word2vec.learn(*common, word2vec.room(self.how))  # type: ignore[no-any-return]
+            return word2vec.learn(*common, windows.room(self.how))  # type: ignore[no-any-return]
         return word2vec.learn_together(*common, *self._shared())  # type: ignore[no-any-return]
 
     def _shared(self) -> tuple[Any, ...]:
         import numba
 
         numba.set_num_threads(self.threads)
-        room = word2vec.room(self.how, windows=self.together, threads=self.threads)
+        room = windows.room(self.how, windows=self.together, threads=self.threads)
         return room, np.zeros((self.together, 3), dtype=np.float32), self.threads
-
-    def rate(self, place: int, epoch: int | None = None) -> float:
-        """The learning rate at a place of the text."""
-        config, epoch = self.state.config, self.state.epoch if epoch is None else epoch
-        done = (epoch + place / len(self.text.ids)) / config.epochs
-        return config.learning_rate + (config.min_learning_rate - config.learning_rate) * done
-
-    def progress(self) -> Progress:
-        """Where training stands."""
-        state, whole = self.state, len(self.text.ids)
-        done = state.epoch + int(self.borders[state.chunk]) / whole
-        words, losses = int(done * self.text.words), tuple(loss / max(1.0, n) for loss, n in state.sums)
-        return Progress(words, state.config.epochs * self.text.words, state.epoch, self.rate(int(self.borders[state.chunk])), losses)
 
 
 _NO_TREE = Huffman(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32))

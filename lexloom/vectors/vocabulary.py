@@ -228,7 +228,9 @@ def count(
         raise DataError("this text has no word", hint="look whether it is empty, or how its words are cut")
     if not found:
         problem = f"every word stands less often in the text than min_count {config.min_count}"
-        raise DataError(problem, got=f"{total:,} words, {different:,} different ones, none more than {most:,} times", hint="lower min_count")
+        raise DataError(
+            problem, got=f"{total:,} words, {different:,} different ones, none more than {most:,} times", hint="lower min_count"
+        )
     return Vocabulary([word for _, word in found], [-n for n, _ in found], total)
 
 

@@ -8,174 +8,34 @@ targets: the centre and negative words, or the inner nodes on the centre's path 
     g = -rate · ∂L/∂s = -rate · sign · σ(sign · s)
     y ← y + Σ g x    x ← x + Σ g y    CBOW: y ← y + g h, x ← x + Σ g y / M
 
-The negatives of a window are shared by its words, as Ji et al. 2016 do it ("Parallelizing word2vec in shared and distributed memory"), which
-makes of it three small products of matrices, and by the windows of four neighbouring places. The update is that of the whole window at the
-weights as they were; only a word that stands in a window twice sees what came of its first time. `plain.py` has the same in NumPy.
-Everything that is drawn is a function of (seed, epoch, place in the text).
+The negatives of a window are shared by its words, as Ji et al. 2016 do it ("Parallelizing word2vec in shared and distributed memory"),
+which makes of it three small products of matrices, and by the windows of four neighbouring places. The update is that of the whole window
+at the weights as they were; only a word that stands in a window twice may see what came of the first. `plain.py` has the same in NumPy.
 
-Letters: M, K as above, both filled up to even numbers; D width, in blocks of 16; B windows that wait for each other. Vectors and all that
-belongs to windows stand in flat arrays, and words in them by where their vectors begin. Scores stand in tiles of six or two targets: in each
-a row of so many for every word of the window.
+Letters: M, K as above; D width, in blocks of 16; B windows that wait for each other. How they stand in memory is told in `windows.py`.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numba import prange
 
 from lexloom.compute import kernel
-from lexloom.vectors.draws import LOW, below, bits_at, key_at
 from lexloom.vectors.lanes import (
     absolute,
     fetch,
-    fma,
     floor,
+    fma,
     larger,
     load,
-    pointer,
     power_of_two,
     spread,
     store,
     store_totals,
-    table,
     total,
     where_above_zero,
 )
-
-PLAIN: dict[str, Any] = {"error_model": "numpy"}
-INLINE: dict[str, Any] = {**PLAIN, "forceinline": True}
-KEEP, SHRINK, NEGATIVE = 0, 1, 2
-"""Which number of a key decides what; negatives take those from the third on."""
-SHARED = 2
-"""The windows of 2² neighbouring places have the same negatives."""
-
-
-@kernel(**PLAIN)
-def kept_words(ids, begin, end, state, keep, kept):  # type: ignore[no-untyped-def]
-    """What subsampling leaves of ids[begin:end]; returns how many.
-
-    Args:
-        kept: four arrays to be filled: words, their places in the text, where the sentence of each begins in these arrays, and ends.
-    """
-    words, places, firsts, lasts = kept
-    n = first = 0
-    for place in range(begin, end):
-        word = ids[place]
-        if word < 0:
-            for i in range(first, n):
-                lasts[i] = n
-            first = n
-        elif (bits_at(key_at(state, place), KEEP) >> np.uint64(32)) < keep[word]:
-            words[n], places[n], firsts[n] = word, place, first
-            n += 1
-    for i in range(first, n):
-        lasts[i] = n
-    return n
-
-
-@kernel(**INLINE)
-def draw_contexts(kept, i, key, window, width, contexts, at):  # type: ignore[no-untyped-def]
-    """The words around the i-th, a drawn number of 1 to `window` on each side, no further than the sentence; returns M."""
-    words, _, firsts, lasts = kept
-    reach = 1 + below(bits_at(key, SHRINK), window)
-    first, last = max(i - reach, np.int64(firsts[i])), min(i + reach + 1, np.int64(lasts[i]))
-    before, m = i - first, last - first - 1
-    for j in range(window):  # always as many, which is guessed right by the CPU, though those behind M are none
-        contexts[at + j] = words[first + j] * width
-    for j in range(window):
-        contexts[at + before + j] = words[i + 1 + j] * width
-    if m & 1:
-        contexts[at + m] = contexts[at]
-    return m
-
-
-@kernel(**INLINE)
-def draw_word(bits, noise, size):  # type: ignore[no-untyped-def]
-    """A word by the alias method (Vose 1991)."""
-    drawn = below(bits, size)
-    bound, other = np.uint64(noise[2 * drawn]), np.int64(noise[2 * drawn + 1])
-    return drawn if (bits & LOW) < bound else other
-
-
-@kernel(**INLINE)
-def draw_negatives(state, group, negatives, noise, size, drawn, at):  # type: ignore[no-untyped-def]
-    """The negatives of a group of windows."""
-    key = key_at(state, group)
-    for j in range(negatives):
-        drawn[at + j] = draw_word(bits_at(key, NEGATIVE + j), noise, size)
-
-
-@kernel(**INLINE)
-def draw_targets(word, key, negatives, noise, size, drawn, first, width, targets, at):  # type: ignore[no-untyped-def]
-    """The word itself and the negatives of its group, where one of them is the word another; returns K."""
-    targets[at] = word * width
-    for j in range(negatives):
-        found, n = drawn[first + j], NEGATIVE + negatives + j
-        while found == word:
-            found = draw_word(bits_at(key, n), noise, size)
-            n += negatives
-        targets[at + j + 1] = found * width
-    if negatives & 1 == 0:
-        targets[at + negatives + 1] = word * width
-    return negatives + 1
-
-
-@kernel(**INLINE)
-def path_targets(word, m, rows, tree, width, targets, signs, at, to):  # type: ignore[no-untyped-def]
-    """The nodes on the way to the word, and the signs of their scores, of which there are `rows` times as many; returns K."""
-    starts, nodes, turns = tree
-    first, k = starts[word], starts[word + 1] - starts[word]
-    wide = k + (k & 1)
-    sixes = wide - wide % 6
-    for j in range(wide):
-        targets[at + j] = nodes[first + min(j, k - 1)] * width
-        tile, size = (j - j % 6, 6) if j < sixes else (j & -2, 2)
-        for i in range(rows):
-            signs[to + tile * rows + i * size + j - tile] = turns[first + j] if j < k and i < m else np.float32(0)
-    for place in range(wide * rows, (wide * rows + 15) & -16):
-        signs[to + place] = np.float32(0)
-    return k
-
-
-@kernel(**INLINE)
-def draw(kept, i, how, draws, tree, room, b, thread, group):  # type: ignore[no-untyped-def]
-    """Puts the window around the i-th word into slot b of `room`; returns M, K, and the group whose negatives the thread has now."""
-    (window, negatives, mean, width, wide, size), (state, noise, words) = how, draws
-    contexts, targets, signs, _, _, drawn, _ = room
-    word, place = np.int64(kept[0][i]), kept[1][i]
-    key = key_at(state, place)
-    m = draw_contexts(kept, i, key, window, width, contexts, b * (2 * window + 2))
-    if negatives == 0:
-        rows = 1 if mean else m + (m & 1)
-        return m, path_targets(word, m, rows, tree, width, targets, signs, b * wide, b * size), group
-    if place >> SHARED != group:
-        group = place >> SHARED
-        draw_negatives(state, group, negatives, noise, words, drawn, thread * wide)
-    return m, draw_targets(word, key, negatives, noise, words, drawn, thread * wide, width, targets, b * wide), group
-
-
-@kernel(**INLINE)
-def pointers(draws, tree, tables, kept, room):  # type: ignore[no-untyped-def]
-    """All that windows are drawn from and learned with, as pointers."""
-    state, _, noise = draws
-    contexts, targets, signs, s, h, drawn, work = room
-    return (
-        (state, pointer(noise), noise.shape[0]),
-        (pointer(tree[0]), pointer(tree[1]), pointer(tree[2])),
-        (pointer(tables[0]), pointer(tables[1])),
-        (pointer(kept[0]), pointer(kept[1]), pointer(kept[2]), pointer(kept[3])),
-        (pointer(contexts), pointer(targets), pointer(signs), pointer(s), pointer(h), pointer(drawn), pointer(work)),
-    )
-
-
-@kernel(**INLINE)
-def ask_for(y, targets, at, k, width):  # type: ignore[no-untyped-def]
-    """Has vectors brought near."""
-    for j in range(at, at + k):
-        for z in range(0, width, 16):
-            fetch(y, targets[j] + z)
+from lexloom.vectors.windows import INLINE, PLAIN, ask_for, draw, kept_words, pointers
 
 
 @kernel(**INLINE)
@@ -192,8 +52,22 @@ def scores(x, y, width, contexts, i0, m, targets, j0, k, s, to):  # type: ignore
             for n in range(0, width, 16):
                 xp, xq, y0, y1, y2 = load(x, p + n), load(x, q + n), load(y, t0 + n), load(y, t1 + n), load(y, t2 + n)
                 y3, y4, y5 = load(y, t3 + n), load(y, t4 + n), load(y, t5 + n)
-                p0, p1, p2, p3, p4, p5 = fma(xp, y0, p0), fma(xp, y1, p1), fma(xp, y2, p2), fma(xp, y3, p3), fma(xp, y4, p4), fma(xp, y5, p5)
-                q0, q1, q2, q3, q4, q5 = fma(xq, y0, q0), fma(xq, y1, q1), fma(xq, y2, q2), fma(xq, y3, q3), fma(xq, y4, q4), fma(xq, y5, q5)
+                p0, p1, p2, p3, p4, p5 = (
+                    fma(xp, y0, p0),
+                    fma(xp, y1, p1),
+                    fma(xp, y2, p2),
+                    fma(xp, y3, p3),
+                    fma(xp, y4, p4),
+                    fma(xp, y5, p5),
+                )
+                q0, q1, q2, q3, q4, q5 = (
+                    fma(xq, y0, q0),
+                    fma(xq, y1, q1),
+                    fma(xq, y2, q2),
+                    fma(xq, y3, q3),
+                    fma(xq, y4, q4),
+                    fma(xq, y5, q5),
+                )
             store_totals(s, a, p0, p1, p2, p3)
             store_totals(s, a + 4, p4, p5, q0, q1)
             store_totals(s, a + 8, q2, q3, q4, q5)
@@ -222,8 +96,8 @@ def _exp_minus(a):  # type: ignore[no-untyped-def]
 
 
 @kernel(**INLINE)
-def _log_one_plus(e, near):  # type: ignore[no-untyped-def]
-    """log(1 + e) for e from 0 to 1, given 1 / (1 + e): with z = e / (1 + e) from 0 to 1/2, -log(1 - z) = 2 artanh(z / (2 - z))."""
+def _log_one_plus(e):  # type: ignore[no-untyped-def]
+    """log(1 + e) for e from 0 to 1: 2 artanh(z) with z = e / (2 + e), by its series, within 3e-7."""
     z = e / (e + spread(np.float32(2)))
     w = z * z
     p = fma(spread(np.float32(2 / 11)), w, spread(np.float32(2 / 9)))
@@ -245,7 +119,7 @@ def slopes(s, to, signs, of, size, rate):  # type: ignore[no-untyped-def]
         e = _exp_minus(absolute(u))
         near = one / (one + e)  # σ(|u|)
         store(s, to + n, minus_rate * sign * where_above_zero(u, near, e * near))
-        loss = fma(sign * sign, larger(u, none) + _log_one_plus(e, near), loss)
+        loss = fma(sign * sign, larger(u, none) + _log_one_plus(e), loss)
     return total(loss)
 
 
@@ -265,7 +139,14 @@ def apply(x, y, contexts, i0, m, targets, j0, k, g, to, first, last, work, at): 
                 g0, g1, g2 = spread(g[a]), spread(g[a + 1]), spread(g[a + 2])
                 g3, g4, g5 = spread(g[a + 3]), spread(g[a + 4]), spread(g[a + 5])
                 e = fma(g4, y4, fma(g2, y2, g0 * y0)) + fma(g5, y5, fma(g3, y3, g1 * y1))
-                d0, d1, d2, d3, d4, d5 = fma(g0, xi, d0), fma(g1, xi, d1), fma(g2, xi, d2), fma(g3, xi, d3), fma(g4, xi, d4), fma(g5, xi, d5)
+                d0, d1, d2, d3, d4, d5 = (
+                    fma(g0, xi, d0),
+                    fma(g1, xi, d1),
+                    fma(g2, xi, d2),
+                    fma(g3, xi, d3),
+                    fma(g4, xi, d4),
+                    fma(g5, xi, d5),
+                )
                 a += 6
                 if j > 0:
                     e = e + load(work, at + i * 16)
@@ -444,43 +325,3 @@ def learn_together(ids, begin, end, rate, fall, how, draws, tree, tables, kept, 
                 loss += found[b, 0]
                 predictions += 1 if how[2] else np.int64(found[b, 1])
     return loss, predictions
-
-
-def sizes(window: int, negatives: int, longest: int, width: int, *, mean: bool) -> tuple[int, int, bool, int, int, int]:
-    """How much room a window takes: window, negatives, whether it is CBOW, width, targets, scores.
-
-    Args:
-        negatives: 0 for hierarchical softmax, whose longest path has `longest` nodes. width: of the vectors, a multiple of 16.
-    """
-    wide = (negatives + 1 if negatives else longest) + 1 & -2
-    return window, negatives, mean, width, wide, 2 * window * wide + 15 & -16
-
-
-def room(how: tuple[int, int, bool, int, int, int], *, windows: int = 2, threads: int = 1) -> tuple[Any, ...]:
-    """Memory for `windows` windows on their way: contexts, targets, signs, scores, means, negatives, sums."""
-    window, negatives, _, width, wide, size = how
-    signs = table(1, windows * size) if not negatives else _signs(how)
-    contexts, targets = np.zeros(windows * (2 * window + 2), dtype=np.int64), np.zeros(windows * wide, dtype=np.int64)
-    drawn, work = np.zeros(threads * wide, dtype=np.int64), table(1, threads * 32 * (window + 1))
-    scored, means = table(1, windows * size), table(1, windows * width)
-    return contexts, targets, signs.reshape(-1), scored.reshape(-1), means.reshape(-1), drawn, work.reshape(-1)
-
-
-def kept_room(most: int, how: tuple[int, int, bool, int, int, int]) -> tuple[Any, ...]:
-    """Memory for what subsampling leaves of `most` ids, as `kept_words` takes it."""
-    size = most + 2 * how[0] + 1  # what is looked at on both sides of a word is always there
-    return np.zeros(size, np.int32), np.zeros(size, np.int64), np.zeros(size, np.int32), np.zeros(size, np.int32)
-
-
-def _signs(how: tuple[int, int, bool, int, int, int]) -> Any:
-    """The signs for a window of M words in row M, in tiles as scores are: (2 window + 1, …)."""
-    window, negatives, mean, _, wide, size = how
-    found = table(2 * window + 1, size)
-    column = np.where(np.arange(wide) > negatives, 0.0, np.where(np.arange(wide) == 0, -1.0, 1.0))
-    sixes = wide - wide % 6
-    tiles = [column[j : j + 6] for j in range(0, sixes, 6)] + [column[j : j + 2] for j in range(sixes, wide, 2)]
-    for m in range(1, 2 * window + 1):
-        rows, filled = (1, 0) if mean else (m, m & 1)
-        parts = [part for tile in tiles for part in (np.tile(tile, rows), np.zeros(filled * len(tile)))]
-        found[m, : wide * (rows + filled)] = np.concatenate(parts)
-    return found

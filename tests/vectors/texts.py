@@ -21,4 +21,7 @@ def topics(*, sentences: int, seed: int = 1, n: int = 6, each: int = 12, length:
     topic = keys.integers(keys.key(seed, "topic"), sentences, n)
     word = keys.integers(keys.key(seed, "word", np.arange(sentences)), length, each)
     common = keys.uniform(keys.key(seed, "common", np.arange(sentences)), length) < 0.2
-    return [[f"c{w}" if c else f"t{t}_{w}" for w, c in zip(ws, cs, strict=True)] for t, ws, cs in zip(topic.tolist(), word.tolist(), common.tolist(), strict=True)]
+    return [
+        [f"c{w}" if c else f"t{t}_{w}" for w, c in zip(ws, cs, strict=True)]
+        for t, ws, cs in zip(topic.tolist(), word.tolist(), common.tolist(), strict=True)
+    ]
