@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lexloom import keys
 from lexloom.vectors.vocabulary import Huffman
-from lexloom.vectors.windows import KEEP, NEGATIVE, SHARED, SHRINK
+from lexloom.vectors.windows import KEEP, NEGATIVE, SHARED, SHRINK, TRIES
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
@@ -50,7 +50,7 @@ def negatives(word: int, place: int, seed: Seed, n: int, noise: npt.NDArray[np.u
     for j in range(n):
         number = NEGATIVE + n + j
         while found[j] == word:
-            found[j] = _drawn(own, number, noise)
+            found[j] = _drawn(own, number, noise) if number < NEGATIVE + TRIES * n else (word + 1) % len(noise)
             number += n
     return found
 

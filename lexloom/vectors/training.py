@@ -36,8 +36,8 @@ CHUNK = 1 << 15
 INTERVAL = 64
 """Chunks between two places where training may be looked at, saved and stopped."""
 TOGETHER, STEPS = 512, 2.0
-"""Deterministic training takes so many windows together at most, and no more than move a vector by the learning rate so often: where the slopes
-of more updates than that are found at the same place, the vectors of frequent words overshoot, and training ends in infinity."""
+"""Deterministic training takes so many windows together at most, and no more than move one vector by so many learning rates: where slopes
+of many updates are found at the same place, the vectors of frequent words overshoot, and training may end in infinity."""
 _TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
 _BLOCK = 1 << 14
 
@@ -49,10 +49,10 @@ class Word2VecConfig(Config):
     """Predict the context from the word, or the word from the mean of its context."""
     loss: Literal["negative-sampling", "hierarchical-softmax"] = "negative-sampling"
     dim: Annotated[Count, Field(ge=1)] = 100
-    window: Annotated[int, Field(ge=1, le=1000)] = 5
+    window: Annotated[int, Field(ge=1, le=200)] = 5
     """Words on each side at most; how many is drawn evenly, anew at each place."""
     negatives: Annotated[int, Field(ge=1, le=1000)] = 5
-    exponent: float = 0.75
+    exponent: Annotated[float, Field(ge=-2, le=2)] = 0.75
     """Negative words are drawn by count to the power of this."""
     sample: Annotated[float, Field(ge=0, lt=1)] = 1e-3
     """Share of the text above which a word is passed over now and then; 0: never."""

@@ -23,6 +23,8 @@ KEEP, SHRINK, NEGATIVE = 0, 1, 2
 """Which number of a key decides what; negatives take those from the third on."""
 SHARED = 2
 """The windows of 2² neighbouring places have the same negatives."""
+TRIES = 64
+"""How often a word is drawn anew that is the centre, before the next one is taken: where one word is nearly all of a text."""
 
 
 @kernel(**PLAIN)
@@ -87,7 +89,7 @@ def draw_targets(word, key, negatives, noise, size, drawn, first, width, targets
     for j in range(negatives):
         found, n = drawn[first + j], NEGATIVE + negatives + j
         while found == word:
-            found = draw_word(bits_at(key, n), noise, size)
+            found = draw_word(bits_at(key, n), noise, size) if n < NEGATIVE + TRIES * negatives else (word + 1) % size
             n += negatives
         targets[at + j + 1] = found * width
     if negatives & 1 == 0:

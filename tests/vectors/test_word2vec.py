@@ -135,3 +135,13 @@ def test_what_is_drawn_is_what_was_asked_for() -> None:
     )
     right = counts[:5] ** 0.75 / (counts[:5] ** 0.75).sum()
     assert drawn[5] == 0 and np.abs(drawn[:5] / drawn.sum() - right).max() < 0.015
+
+
+def test_a_word_that_is_nearly_all_of_a_text_gets_other_negatives() -> None:
+    vocabulary = Vocabulary(list("abc"), [10**9, 1, 1])
+    how, draws, tree, tables = parts(Vocabulary(list("abc"), [4, 4, 4]), "skipgram", 3, 16)
+    draws = (draws[0], vocabulary.keep(0), vocabulary.noise(2.0))
+    ids = np.array([0, 0, 1, 0, END], dtype=np.int32)
+    assert [plain.negatives(0, place, SEED, 3, draws[2]) for place in range(4)] == [[1, 1, 1]] * 4
+    loss, pairs = word2vec.learn(ids, 0, 5, 0.0, 0.0, how, draws, tree, flat(tables), windows.kept_room(5, how), windows.room(how))
+    assert pairs >= 6 and np.isfinite(loss)
