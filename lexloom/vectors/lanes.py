@@ -23,6 +23,11 @@ _FLOAT, _WORD = ir.FloatType(), ir.IntType(32)
 _VECTOR, _WORDS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_WORD, WIDTH)
 
 
+def _intrinsic(function: Any) -> Any:
+    """numba's `intrinsic`, whose result kernels call with fewer arguments than its source has."""
+    return intrinsic(function)
+
+
 class Lanes(types.Type):  # type: ignore[misc]
     """The numba type."""
 
@@ -65,7 +70,7 @@ def table(rows: int, width: int) -> npt.NDArray[np.float32]:
     return memory[start : start + rows * full].reshape(rows, full)
 
 
-@intrinsic
+@_intrinsic
 def pointer(typing: Any, array: Any) -> Any:
     """Where the first number of an array stands. Held by kernels in its place, it is not counted, which numba does at every assignment of
     an array: two locked additions to memory that all threads share. The array has to outlive it.
@@ -81,13 +86,13 @@ def _vector(builder: Any, numbers: Any, at: Any) -> Any:
     return builder.bitcast(builder.gep(numbers, [at]), _VECTOR.as_pointer())
 
 
-@intrinsic
+@_intrinsic
 def load(typing: Any, numbers: Any, at: Any) -> Any:
     """numbers[at : at + 16], of a pointer to float32."""
     return LANES(numbers, types.int64), lambda context, builder, signature, values: builder.load(_vector(builder, *values), align=4)
 
 
-@intrinsic
+@_intrinsic
 def store(typing: Any, numbers: Any, at: Any, value: Any) -> Any:
     """numbers[at : at + 16] ← value."""
 
@@ -98,7 +103,7 @@ def store(typing: Any, numbers: Any, at: Any, value: Any) -> Any:
     return types.void(numbers, types.int64, LANES), generate
 
 
-@intrinsic
+@_intrinsic
 def fetch(typing: Any, numbers: Any, at: Any) -> Any:
     """Has the line of memory around numbers[at] brought near."""
 
@@ -112,25 +117,25 @@ def fetch(typing: Any, numbers: Any, at: Any) -> Any:
     return types.void(numbers, types.int64), generate
 
 
-@intrinsic
+@_intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a · b + c."""
     return LANES(LANES, LANES, LANES), _call("llvm.fmuladd", 3)
 
 
-@intrinsic
+@_intrinsic
 def absolute(typing: Any, a: Any) -> Any:
     """|a|"""
     return LANES(LANES), _call("llvm.fabs", 1)
 
 
-@intrinsic
+@_intrinsic
 def floor(typing: Any, a: Any) -> Any:
     """The integers at or below."""
     return LANES(LANES), _call("llvm.floor", 1)
 
 
-@intrinsic
+@_intrinsic
 def larger(typing: Any, a: Any, b: Any) -> Any:
     """max(a, b)"""
     return LANES(LANES, LANES), _call("llvm.maxnum", 2)
@@ -149,13 +154,13 @@ def _spread(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(_WORDS, [0] * WIDTH))
 
 
-@intrinsic
+@_intrinsic
 def spread(typing: Any, value: Any) -> Any:
     """The same number in all lanes."""
     return LANES(types.float32), lambda context, builder, signature, values: _spread(builder, values[0])
 
 
-@intrinsic
+@_intrinsic
 def where_above_zero(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
     """`yes` in the lanes where the condition is above 0, else `no`."""
 
@@ -166,7 +171,7 @@ def where_above_zero(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
     return LANES(LANES, LANES, LANES), generate
 
 
-@intrinsic
+@_intrinsic
 def power_of_two(typing: Any, exponent: Any) -> Any:
     """2ⁿ of whole numbers from -126 to 127."""
 
@@ -192,7 +197,7 @@ def _folded(builder: Any, found: Any, width: int) -> Any:
     return found
 
 
-@intrinsic
+@_intrinsic
 def total(typing: Any, a: Any) -> Any:
     """The sum of all lanes."""
     return types.float32(LANES), lambda context, builder, signature, values: builder.extract_element(
@@ -200,7 +205,7 @@ def total(typing: Any, a: Any) -> Any:
     )
 
 
-@intrinsic
+@_intrinsic
 def store_totals(typing: Any, numbers: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """numbers[at : at + 4] ← the sums of the lanes of a, b, c and d: together they take a third of the time of four times `total`."""
 

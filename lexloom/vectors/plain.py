@@ -43,9 +43,9 @@ def windows(ids: Ints, seed: Seed, keep: npt.NDArray[np.uint64], window: int) ->
                 yield int(places[i]), int(words[i]), around
 
 
-def negatives(word: int, place: int, seed: Seed, n: int, noise: npt.NDArray[np.uint32]) -> list[int]:
+def negatives(word: int, place: int, seed: Seed, n: int, noise: npt.NDArray[np.uint32], *, mean: bool = False) -> list[int]:
     """`n` words that are not `word`: those of the place's group, or where one of them is the word, the place's own."""
-    group, own = keys.key(*seed, np.array(place >> SHARED)), keys.key(*seed, np.array(place))
+    group, own = keys.key(*seed, np.array(place if mean else place >> SHARED)), keys.key(*seed, np.array(place))
     found = [_drawn(group, NEGATIVE + j, noise) for j in range(n)]
     for j in range(n):
         number = NEGATIVE + n + j
@@ -79,7 +79,7 @@ def step(x: Floats, y: Floats, contexts: Sequence[int], targets: Sequence[int], 
     rows = inner.mean(axis=0, keepdims=True) if mean else inner
     u = signs * (rows @ outer.T)
     g = -rate * signs / (1 + np.exp(-u))
-    change = np.broadcast_to(g @ outer / len(contexts), inner.shape) if mean else g @ outer
+    change = np.broadcast_to(g @ outer, inner.shape)
     np.add.at(y, list(targets), g.T @ rows)
     np.add.at(x, list(contexts), change)
     return float(np.logaddexp(0, u).sum())
@@ -98,7 +98,7 @@ def learn(
     loss, predictions = 0.0, 0
     for place, word, contexts in windows(ids, seed, keep, window):
         if k > 0:
-            targets, signs = [word, *negatives(word, place, seed, k, noise)], np.r_[-1.0, np.ones(k)]
+            targets, signs = [word, *negatives(word, place, seed, k, noise, mean=mean)], np.r_[-1.0, np.ones(k)]
         else:
             targets, signs = path(word, Huffman(*tree))
         loss += step(x, y, contexts, targets, signs, rate - fall * place, mean=mean)

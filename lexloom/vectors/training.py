@@ -35,7 +35,7 @@ CHUNK = 1 << 15
 """Ids that a worker takes at once."""
 INTERVAL = 64
 """Chunks between two places where training may be looked at, saved and stopped."""
-TOGETHER, STEPS = 512, 2.0
+TOGETHER, STEPS = 512, 0.5
 """Deterministic training takes so many windows together at most, and no more than move one vector by so many learning rates: where slopes
 of many updates are found at the same place, the vectors of frequent words overshoot, and training may end in infinity."""
 _TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
@@ -237,7 +237,8 @@ class _Work:
         noise = self.state.vocabulary.counts**self.state.config.exponent
         commonest = kept.max() / kept.sum()
         outer = commonest + negatives * noise.max() / noise.sum() if negatives else 1.0  # every path begins at the root
-        updates = (1 if mean else window + 1) * max(outer, commonest * (negatives + 1))  # of one vector, in a window
+        inner = commonest * (window + 1) * (negatives + 1)
+        updates = max(inner, outer * (1 if mean else window + 1))  # of one vector, by a window
         return int(np.clip(STEPS / (self.state.config.learning_rate * updates), 8, TOGETHER))
 
     def learn(self, chunk: int) -> tuple[float, float]:
@@ -251,8 +252,8 @@ class _Work:
         kept = windows.kept_room(end - begin, self.how)
         common = (self.text.ids, begin, end, rate, fall, self.how, draws, self.tree, tables, kept)
         if not self.together:
-            return word2vec.learn(*common, windows.room(self.how))  # type: ignore[no-any-return]
-        return word2vec.learn_together(*common, *self._shared())  # type: ignore[no-any-return]
+            return word2vec.learn(*common, windows.room(self.how))
+        return word2vec.learn_together(*common, *self._shared())
 
     def _shared(self) -> tuple[Any, ...]:
         import numba

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lexloom.compute import kernel
 from lexloom.vectors.draws import LOW, below, bits_at, key_at
@@ -22,7 +23,7 @@ How = tuple[int, int, bool, int, int, int]
 KEEP, SHRINK, NEGATIVE = 0, 1, 2
 """Which number of a key decides what; negatives take those from the third on."""
 SHARED = 2
-"""The windows of 2² neighbouring places have the same negatives."""
+"""In skip-gram the windows of 2² neighbouring places have the same negatives."""
 TRIES = 64
 """How often a word is drawn anew that is the centre, before the next one is taken: where one word is nearly all of a text."""
 
@@ -92,7 +93,7 @@ def draw_targets(word, key, negatives, noise, size, drawn, first, width, targets
             found = draw_word(bits_at(key, n), noise, size) if n < NEGATIVE + TRIES * negatives else (word + 1) % size
             n += negatives
         targets[at + j + 1] = found * width
-    if negatives & 1 == 0:
+    if (negatives & 1) == 0:
         targets[at + negatives + 1] = word * width
     return negatives + 1
 
@@ -125,8 +126,9 @@ def draw(kept, i, how, draws, tree, room, b, thread, group):  # type: ignore[no-
     if negatives == 0:
         rows = 1 if mean else m + (m & 1)
         return m, path_targets(word, m, rows, tree, width, targets, signs, b * wide, b * size), group
-    if place >> SHARED != group:
-        group = place >> SHARED
+    here = place if mean else place >> SHARED
+    if here != group:
+        group = here
         draw_negatives(state, group, negatives, noise, words, drawn, thread * wide)
     return m, draw_targets(word, key, negatives, noise, words, drawn, thread * wide, width, targets, b * wide), group
 
@@ -168,7 +170,7 @@ def room(how: How, *, windows: int = 2, threads: int = 1) -> tuple[Any, ...]:
     window, negatives, _, width, wide, size = how
     signs = table(1, windows * size) if not negatives else _signs(how)
     contexts, targets = np.zeros(windows * (2 * window + 2), dtype=np.int64), np.zeros(windows * wide, dtype=np.int64)
-    drawn, work = np.zeros(threads * wide, dtype=np.int64), table(1, threads * 32 * (window + 1))
+    drawn, work = np.zeros(threads * wide, dtype=np.int64), table(1, threads * 16 * (2 * window + wide))
     scored, means = table(1, windows * size), table(1, windows * width)
     return contexts, targets, signs.reshape(-1), scored.reshape(-1), means.reshape(-1), drawn, work.reshape(-1)
 
@@ -179,7 +181,7 @@ def kept_room(most: int, how: How) -> tuple[Any, ...]:
     return np.zeros(size, np.int32), np.zeros(size, np.int64), np.zeros(size, np.int32), np.zeros(size, np.int32)
 
 
-def _signs(how: How) -> Any:
+def _signs(how: How) -> npt.NDArray[np.float32]:
     """The signs for a window of M words in row M, in tiles as scores are: (2 window + 1, …)."""
     window, negatives, mean, _, wide, size = how
     found = table(2 * window + 1, size)

@@ -6,11 +6,14 @@ targets: the centre and negative words, or the inner nodes on the centre's path 
     s = x · y        x: inner vector of a word, or h, the mean of the window's; y: outer vector of a target
     L = Σ log(1 + exp(sign · s))      sign: -1 for what is so, 1 for what is not
     g = -rate · ∂L/∂s = -rate · sign · σ(sign · s)
-    y ← y + Σ g x    x ← x + Σ g y    CBOW: y ← y + g h, x ← x + Σ g y / M
+    y ← y + Σ g x    x ← x + Σ g y    CBOW: y ← y + g h, x ← x + Σ g y, which is M times the gradient of a word in a mean of M
+
+word2vec.c and gensim have that M as well, and the customary rates count on it: with each word's share of the mean's gradient alone CBOW
+learns much less in as many epochs (docs/log.md; İrsoy et al. 2021, "Corrected CBOW performs as well as skip-gram", use a larger rate).
 
 The negatives of a window are shared by its words, as Ji et al. 2016 do it ("Parallelizing word2vec in shared and distributed memory"),
-which makes of it three small products of matrices, and by the windows of four neighbouring places. The update is that of the whole window
-at the weights as they were; only a word that stands in a window twice may see what came of the first. `plain.py` has the same in NumPy.
+which makes of it three small products of matrices, and in skip-gram by the windows of four neighbouring places. The update is that of the
+whole window at the weights as they were; only a word that stands in it twice may see what came of the first. `plain.py` has the same in NumPy.
 
 Letters: M, K as above; D width, in blocks of 16; B windows that wait for each other. How they stand in memory is told in `windows.py`.
 """
@@ -125,9 +128,12 @@ def slopes(s, to, signs, of, size, rate):  # type: ignore[no-untyped-def]
 
 @kernel(**INLINE)
 def apply(x, y, contexts, i0, m, targets, j0, k, g, to, first, last, work, at):  # type: ignore[no-untyped-def]
-    """x_i ← x_i + Σ_j g_ij y_j and y_j ← y_j + Σ_i g_ij x_i, in the columns from `first` to `last`."""
+    """x_i ← x_i + Σ_j g_ij y_j and y_j ← y_j + Σ_i g_ij x_i, in the columns from `first` to `last`.
+
+    What comes to a word more than once waits in `work`, from `at` on, until all was taken from the vectors as they were.
+    """
     k, rows, none = k + (k & 1), m + (m & 1), spread(np.float32(0))
-    sixes = k - k % 6
+    sixes, after = k - k % 6, at + 16 * rows
     for n in range(first, last, 16):
         for j in range(0, sixes, 6):
             t, a = j0 + j, to + j * rows
@@ -154,12 +160,12 @@ def apply(x, y, contexts, i0, m, targets, j0, k, g, to, first, last, work, at): 
                     store(x, p, xi + e)
                 else:
                     store(work, at + i * 16, e)
-            store(y, targets[t] + n, load(y, targets[t] + n) + d0)
-            store(y, targets[t + 1] + n, load(y, targets[t + 1] + n) + d1)
-            store(y, targets[t + 2] + n, load(y, targets[t + 2] + n) + d2)
-            store(y, targets[t + 3] + n, load(y, targets[t + 3] + n) + d3)
-            store(y, targets[t + 4] + n, load(y, targets[t + 4] + n) + d4)
-            store(y, targets[t + 5] + n, load(y, targets[t + 5] + n) + d5)
+            store(work, after + 16 * j, d0)
+            store(work, after + 16 * (j + 1), d1)
+            store(work, after + 16 * (j + 2), d2)
+            store(work, after + 16 * (j + 3), d3)
+            store(work, after + 16 * (j + 4), d4)
+            store(work, after + 16 * (j + 5), d5)
         for j in range(sixes, k, 2):
             t, a = j0 + j, to + j * rows
             yc, yd = load(y, targets[t] + n), load(y, targets[t + 1] + n)
@@ -175,8 +181,11 @@ def apply(x, y, contexts, i0, m, targets, j0, k, g, to, first, last, work, at): 
                     store(x, p, xi + e)
                 else:
                     store(work, at + i * 16, e)
-            store(y, targets[t] + n, load(y, targets[t] + n) + dc)
-            store(y, targets[t + 1] + n, load(y, targets[t + 1] + n) + dd)
+            store(work, after + 16 * j, dc)
+            store(work, after + 16 * (j + 1), dd)
+        for j in range(k):
+            p = targets[j0 + j] + n
+            store(y, p, load(y, p) + load(work, after + 16 * j))
 
 
 @kernel(**INLINE)
@@ -206,8 +215,7 @@ def mean_scores(x, y, width, h, h0, contexts, i0, m, targets, j0, k, s, to):  # 
 
 @kernel(**INLINE)
 def mean_apply(x, y, h, h0, contexts, i0, m, targets, j0, k, g, to, first, last):  # type: ignore[no-untyped-def]
-    """y_j ← y_j + g_j h and x_i ← x_i + Σ_j g_j y_j / M, in the columns from `first` to `last`."""
-    share = spread(np.float32(1) / np.float32(m))
+    """y_j ← y_j + g_j h and x_i ← x_i + Σ_j g_j y_j, in the columns from `first` to `last`."""
     for n in range(first, last, 16):
         hn, e = load(h, h0 + n), spread(np.float32(0))
         for j in range(k):
@@ -215,7 +223,7 @@ def mean_apply(x, y, h, h0, contexts, i0, m, targets, j0, k, g, to, first, last)
         for j in range(k):
             store(y, targets[j0 + j] + n, fma(spread(g[to + j]), hn, load(y, targets[j0 + j] + n)))
         for i in range(i0, i0 + m):
-            store(x, contexts[i] + n, fma(e, share, load(x, contexts[i] + n)))
+            store(x, contexts[i] + n, load(x, contexts[i] + n) + e)
 
 
 @kernel(**INLINE)
@@ -240,7 +248,7 @@ def update(how, tables, room, m, k, b, first, last, thread):  # type: ignore[no-
     if mean:
         mean_apply(x, y, h, b * width, contexts, i0, m, targets, j0, k, s, to, first, last)
     else:
-        apply(x, y, contexts, i0, m, targets, j0, k, s, to, first, last, work, thread * 32 * (window + 1))
+        apply(x, y, contexts, i0, m, targets, j0, k, s, to, first, last, work, thread * 16 * (2 * window + wide))
 
 
 @kernel(**PLAIN)

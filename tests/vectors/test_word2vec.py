@@ -83,11 +83,16 @@ def test_one_window_moves_along_autograds_gradient(kind: str, negatives: int) ->
     loss = torch.zeros((), dtype=torch.float64)
     for word, contexts, place in seen:
         if negatives:
-            targets, signs = [word, *plain.negatives(word, place, SEED, negatives, draws[2])], torch.tensor([1.0] + [-1.0] * negatives)
+            targets, signs = (
+                [word, *plain.negatives(word, place, SEED, negatives, draws[2], mean=how[2])],
+                torch.tensor([1.0] + [-1.0] * negatives),
+            )
         else:
             targets, turns = plain.path(word, vocabulary.huffman())
             signs = -torch.tensor(turns)
         rows = x[contexts].mean(0, keepdim=True) if kind == "cbow" else x[contexts]
+        if kind == "cbow":  # the whole of the mean's gradient for each word, as word2vec.c has it
+            rows = x[contexts].sum(0, keepdim=True) + (rows - x[contexts].sum(0, keepdim=True)).detach()
         loss = loss - F.logsigmoid(signs * (rows @ y[targets].T)).sum()
     loss.backward()
     starts = [part.copy() for part in tables]
@@ -114,7 +119,7 @@ def test_threads_change_no_bit(kind: str, negatives: int) -> None:
         results.append((loss, *(part.tobytes() for part in tables)))
     numba.set_num_threads(most)
     assert all(result == results[0] for result in results[1:])
-    assert results[0][0][1] > 1000
+    assert results[0][0][1] > 500
 
 
 def test_what_is_drawn_is_what_was_asked_for() -> None:
