@@ -28,7 +28,7 @@ def _intrinsic(function: Any) -> Any:
     return intrinsic(function)
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """The numba type."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ LANES = Lanes()
 
 
 @register_model(Lanes)
-class _Model(models.PrimitiveModel):  # type: ignore[misc]
+class _Model(models.PrimitiveModel):
     """One value of LLVM's vector type."""
 
     def __init__(self, manager: Any, fe_type: Any) -> None:
@@ -48,7 +48,7 @@ class _Model(models.PrimitiveModel):  # type: ignore[misc]
 
 def _operator(of: Any, name: str) -> None:
     @infer_global(of)
-    class Typing(ConcreteTemplate):  # type: ignore[misc]
+    class Typing(ConcreteTemplate):
         """Lanes with lanes give lanes."""
 
         cases = [signature(LANES, LANES, LANES)]

@@ -13,7 +13,7 @@ learns much less in as many epochs (docs/log.md; İrsoy et al. 2021, "Corrected 
 
 The negatives of a window are shared by its words, as Ji et al. 2016 do it ("Parallelizing word2vec in shared and distributed memory"),
 which makes of it three small products of matrices, and in skip-gram by the windows of four neighbouring places. The update is that of the
-whole window at the weights as they were; only a word that stands in it twice may see what came of the first. `plain.py` has the same in NumPy.
+whole window at the weights as they were; only a word that stands in it twice may see what came of the first. `plain.py` has it in NumPy.
 
 Letters: M, K as above; D width, in blocks of 16; B windows that wait for each other. How they stand in memory is told in `windows.py`.
 """
@@ -321,7 +321,7 @@ def learn_together(ids, begin, end, rate, fall, how, draws, tree, tables, kept, 
         found: (B, 3), for the loss, M and K of each window.
     """
     n, batch = kept_words(ids, begin, end, draws[0], draws[1], kept), found.shape[0]
-    loss, predictions = 0.0, 0
+    loss, predictions = 0.0, 0  # type: float, int
     for start in range(0, n, batch):
         size = min(batch, n - start)
         for thread in prange(threads):
@@ -331,5 +331,5 @@ def learn_together(ids, begin, end, rate, fall, how, draws, tree, tables, kept, 
         for b in range(size):
             if found[b, 1] > 0:
                 loss += found[b, 0]
-                predictions += 1 if how[2] else np.int64(found[b, 1])
+                predictions += 1 if how[2] else int(found[b, 1])
     return loss, predictions

@@ -38,8 +38,7 @@ def finished(state: Word2Vec, text: IdText, workers: int = 1) -> tuple[tuple[flo
     return last.losses, state.inner.tobytes(), state.outer.tobytes()
 
 
-@pytest.mark.parametrize("kind", ["skipgram", "cbow"])
-@pytest.mark.parametrize("loss", ["negative-sampling", "hierarchical-softmax"])
+@pytest.mark.parametrize(("kind", "loss"), [("skipgram", "negative-sampling"), ("cbow", "hierarchical-softmax")])
 def test_deterministic_training_is_the_same_for_any_workers_and_kills(
     tmp_path: Path, chunks: None, text: IdText, kind: str, loss: str
 ) -> None:
