@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         verify,
     )
     from lexloom.runs.verbs import tokenizer as train_tokenizer
+    from lexloom.runs.verbs import vectors as train_vectors
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ _PLACES = {
     "Batch": ("lexloom.batch", "Batch"),
     "load": ("lexloom.hub.bundle", "load"),
     "train_tokenizer": (_VERBS, "tokenizer"),
+    "train_vectors": (_VERBS, "vectors"),
     **{
         verb: (_VERBS, verb)
         for verb in "check components demo evaluate finetune import_model predict prepare pretrain replay report run verify".split()
@@ -56,6 +58,7 @@ __all__ = [
     "report",
     "run",
     "train_tokenizer",
+    "train_vectors",
     "verify",
 ]
 

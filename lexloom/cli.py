@@ -133,6 +133,37 @@ def tokenizer(
 
 
 @app.command()
+def vectors(
+    source: Annotated[Path, typer.Argument(help="A corpus folder, shards, or a file or folder of texts.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .bin, .txt, .vec, .safetensors.")],
+    kind: Annotated[str, typer.Option(help="skipgram or cbow.")] = "skipgram",
+    dim: Annotated[str, typer.Option(help="Numbers a word.")] = "100",
+    window: Annotated[int, typer.Option(help="Words on each side, at most.")] = 5,
+    negatives: Annotated[int, typer.Option(help="Words that are told apart from each word.")] = 5,
+    min_count: Annotated[str, typer.Option("--min-count", help="Rarer words are passed over.")] = "5",
+    epochs: Annotated[int, typer.Option(help="How often the text is read.")] = 5,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; all cores if not given.")] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same vectors for any workers and kills.")] = False,
+    start: Annotated[Path | None, typer.Option("--from", help="FILE.training of other vectors, to go on from.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Of shards; the folder beside them if not given.")] = None,
+    seed: Seed = 1,
+    set_: Settings = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Train word vectors; an interrupted training goes on. --set words=spaces, --set sample=1e-4, --set loss=hierarchical-softmax, …"""
+    from lexloom.runs import verbs
+
+    console = _console(quiet, verbose, json)
+    named = [f"kind={kind}", f"dim={dim}", f"min_count={min_count}"]
+    settings = {**_block(named), "window": window, "negatives": negatives, "epochs": epochs, "deterministic": deterministic, **_block(set_)}
+    options: dict[str, Any] = {"seed": seed, "workers": workers, "start": start, "tokenizer": tokenizer, "console": console}
+    found = verbs.vectors(source, out, **options, **settings)
+    console.result(found.plain(), found.text())
+
+
+@app.command()
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     set_: Settings = None,

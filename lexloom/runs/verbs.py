@@ -6,7 +6,7 @@ Each imports what it needs when it is called, so that a misspelt recipe is told 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lexloom.runs.evaluate import Evaluation
     from lexloom.runs.predict import Predicted
     from lexloom.runs.recipe import Plan
+    from lexloom.runs.vectors import Trained
     from lexloom.text.corpus import Corpus
     from lexloom.text.tokenizer import Tokenizer
 
@@ -95,6 +96,24 @@ def tokenizer(corpus: Path | str, out: Path | str, **settings: Any) -> Tokenizer
     from lexloom.text.tokenizer import TokenizerConfig
 
     return make_tokenizer(Path(corpus), Path(out), TokenizerConfig.read(settings))
+
+
+def vectors(source: Path | str | Iterable[Sequence[str]], out: Path | str, **options: Any) -> Trained:
+    """Trains word vectors and writes them to a file: `.bin`, `.txt`, `.vec` as word2vec has them, `.safetensors` to be mapped.
+
+    What it takes on the way is kept in `OUT.training`: the same call goes on after a kill, and `start` goes on from there with other text.
+
+    Args:
+        source: a corpus folder, shards, a file or folder of texts, or lists of words.
+        options: `seed`, `workers`, `start`, `tokenizer` (of shards), `console`, and settings of the words, the vocabulary and the training:
+            `kind`, `dim`, `window`, `negatives`, `min_count`, `epochs`, `deterministic`, …
+
+    Example:
+        >>> lexloom.train_vectors("runs/first/corpus", "vectors.bin", kind="skipgram", dim=100, workers=2)
+    """
+    from lexloom.runs import vectors as making
+
+    return making.vectors(source, out, **options)
 
 
 def pretrain(

@@ -1,0 +1,1 @@
+"""Word vectors: word2vec by kernels of its own, over a text on disk; files of vectors."""

@@ -1,0 +1,273 @@
+"""Training of word2vec over a text on disk: the order of work, the learning rate, the loss, and a state that goes on where it stopped.
+
+Fast: workers take chunks of the text and write into the same vectors without asking each other (Hogwild, Niu et al. 2011). Each run has
+other roundings and other races; a kill costs what was done since the last saved state.
+Deterministic: all workers share each chunk, and what is computed does not depend on how many they are, nor on when the work was stopped.
+
+Letters: V words, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from lexloom import files, keys
+from lexloom.config import Config, Count
+from lexloom.errors import CheckpointError, ConfigError
+from lexloom.vectors import windows, word2vec
+from lexloom.vectors.idtext import IdText
+from lexloom.vectors.keyed import WordVectors
+from lexloom.vectors.lanes import table
+from lexloom.vectors.vocabulary import Huffman, Vocabulary
+
+Floats = npt.NDArray[np.float32]
+CHUNK = 1 << 15
+"""Ids that a worker takes at once."""
+INTERVAL = 64
+"""Chunks between two places where training may be looked at, saved and stopped."""
+TOGETHER, STEPS = 512, 0.5
+"""Deterministic training takes so many windows together at most, and no more than move one vector by so many learning rates: where slopes
+of many updates are found at the same place, the vectors of frequent words overshoot, and training may end in infinity."""
+_TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
+_BLOCK = 1 << 14
+
+
+class Word2VecConfig(Config):
+    """How word vectors are learned."""
+
+    kind: Literal["skipgram", "cbow"] = "skipgram"
+    """Predict the context from the word, or the word from the mean of its context."""
+    loss: Literal["negative-sampling", "hierarchical-softmax"] = "negative-sampling"
+    dim: Annotated[Count, Field(ge=1)] = 100
+    window: Annotated[int, Field(ge=1, le=200)] = 5
+    """Words on each side at most; how many is drawn evenly, anew at each place."""
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 5
+    exponent: Annotated[float, Field(ge=-2, le=2)] = 0.75
+    """Negative words are drawn by count to the power of this."""
+    sample: Annotated[float, Field(ge=0, lt=1)] = 1e-3
+    """Share of the text above which a word is passed over now and then; 0: never."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.025
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-4
+    """What the rate falls to, in a straight line."""
+    epochs: Annotated[int, Field(ge=1)] = 5
+    deterministic: bool = False
+    """The same vectors for any number of workers and kills, for some of the speed."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is.
+
+    Attributes:
+        words: learned from so far, over all epochs, and `total`, all there will be.
+        losses: the mean over the predictions of each epoch; that of the last one is of what was done of it.
+    """
+
+    words: int
+    total: int
+    epoch: int
+    learning_rate: float
+    losses: tuple[float, ...]
+
+
+class Word2Vec:
+    """Vectors on their way.
+
+    Attributes:
+        inner, outer: (V, D) and what is missing to a multiple of 16; `outer` has V - 1 rows for hierarchical softmax.
+        epoch, chunk: where the next chunk stands. steps: chunks so far. sums: loss and predictions of each epoch so far.
+    """
+
+    def __init__(self, config: Word2VecConfig, vocabulary: Vocabulary, seed: int = 1) -> None:
+        self.config, self.vocabulary, self.seed = config, vocabulary, seed
+        self.epoch = self.chunk = self.steps = 0
+        self.sums: list[list[float]] = []
+        self.inner = self._begun(0)
+        self.outer = table(self._outer_rows(), config.dim)
+
+    def _outer_rows(self) -> int:
+        return len(self.vocabulary) - (self.config.loss == "hierarchical-softmax")
+
+    def _begun(self, first: int) -> Floats:
+        """Inner vectors of the words from `first` on, drawn evenly from -1/2D to 1/2D, as word2vec.c begins."""
+        size, dim = len(self.vocabulary), self.config.dim
+        found = table(size - first, dim)
+        for start in range(first, size, _BLOCK):
+            rows = np.arange(start, min(size, start + _BLOCK))
+            found[rows - first, :dim] = (keys.uniform(keys.key(self.seed, "word2vec", "start", rows), dim) - 0.5) / dim
+        return found
+
+    @property
+    def vectors(self) -> WordVectors:
+        """The inner vectors, which are what is used: no copy."""
+        return WordVectors(self.vocabulary.words, self.inner[:, : self.config.dim])
+
+    def grown(self, vocabulary: Vocabulary, config: Word2VecConfig | None = None, seed: int | None = None) -> Word2Vec:
+        """The same vectors at the start of another training, with further words.
+
+        Args:
+            vocabulary: begins with the words of this one.
+            config: of the other training; of the same width.
+
+        Raises:
+            ConfigError: the width is another, or a tree of hierarchical softmax would have to grow.
+        """
+        config = config or self.config
+        before, size = self.config, len(self.vocabulary)
+        if vocabulary.words[:size] != self.vocabulary.words:
+            raise ConfigError("these words are not those of the saved state, with others behind")
+        if config.dim != before.dim:
+            hint = f"set dim to {before.dim}, or begin anew"
+            raise ConfigError("the saved vectors have another width", expected=str(before.dim), got=str(config.dim), hint=hint)
+        if config.loss != before.loss or config.loss == "hierarchical-softmax":
+            hint = "train with negative sampling what is to go on, or begin anew"
+            raise ConfigError("only vectors of negative sampling can go on: a tree of other counts has other nodes", hint=hint)
+        found = Word2Vec(config, vocabulary, self.seed if seed is None else seed)
+        found.inner[:size], found.outer[:size] = self.inner, self.outer
+        return found
+
+    def save(self, folder: Path | str, **about: Any) -> Path:
+        """Writes the whole state into a folder, whole or not at all.
+
+        Args:
+            about: goes into the manifest.
+        """
+        tensors = {"inner": self.inner[:, : self.config.dim], "outer": self.outer[:, : self.config.dim]}
+        state = {"format": files.FORMAT, "config": self.config.plain(), "seed": self.seed, "epoch": self.epoch, "chunk": self.chunk}
+        state |= {"steps": self.steps, "sums": self.sums}
+        files.check_room(Path(folder).parent, sum(tensor.nbytes for tensor in tensors.values()) + (1 << 20), "the state of word vectors")
+        with files.new_folder(folder, kind="word vectors", **about) as new:
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, new / _TABLES)
+            self.vocabulary.save(new / _WORDS)
+            files.write_json(new / _STATE, state)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Word2Vec:
+        """Reads a saved state.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or its parts do not fit each other.
+        """
+        folder = Path(folder)
+        files.verify(folder)
+        state = files.read_json(folder / _STATE, kind="state of word vectors")
+        files.check_format(state, folder / _STATE)
+        found = cls(Word2VecConfig.read(state["config"]), Vocabulary.load(folder / _WORDS), state["seed"])
+        found.epoch, found.chunk, found.steps, found.sums = (state[name] for name in ("epoch", "chunk", "steps", "sums"))
+        try:
+            tensors = load_file(folder / _TABLES)
+        except SafetensorError as error:
+            raise CheckpointError("these vectors cannot be read", got=str(error), where=str(folder / _TABLES)) from None
+        for name, held in (("inner", found.inner), ("outer", found.outer)):
+            expected = (len(held), found.config.dim)
+            if name not in tensors or tensors[name].shape != expected:
+                got = str(tensors[name].shape) if name in tensors else "nothing"
+                raise CheckpointError(f"the {name} vectors do not fit the vocabulary", expected=str(expected), got=got, where=str(folder))
+            held[:, : found.config.dim] = tensors[name]
+        return found
+
+    def train(self, text: IdText, workers: int = 1) -> Iterator[Progress]:
+        """Learns from a text from where it stands to the end of the last epoch; between two steps it may be saved and left.
+
+        Args:
+            text: of this vocabulary.
+
+        Raises:
+            ConfigError: the text is of another vocabulary.
+        """
+        if text.vocabulary.words != self.vocabulary.words:
+            raise ConfigError("this text has another vocabulary than the vectors", where=str(text.folder))
+        work = _Work(self, text, workers)
+        with ThreadPoolExecutor(1 if self.config.deterministic else workers) as pool:
+            while self.epoch < self.config.epochs:
+                if len(self.sums) <= self.epoch:
+                    self.sums.append([0.0, 0.0])
+                chunks = range(self.chunk, min(self.chunk + INTERVAL, work.chunks))
+                for loss, predictions in pool.map(work.learn, chunks):  # in order, so that the sum is always the same
+                    self.sums[-1][0] += loss
+                    self.sums[-1][1] += predictions
+                self.steps += len(chunks)
+                self.epoch, self.chunk = (self.epoch, chunks.stop) if chunks.stop < work.chunks else (self.epoch + 1, 0)
+                yield self.progress(text)
+
+    def rate(self, done: float) -> float:
+        """The learning rate when so much of the training is done, from 0 to 1."""
+        config = self.config
+        return config.learning_rate + (config.min_learning_rate - config.learning_rate) * done
+
+    def progress(self, text: IdText) -> Progress:
+        """Where training stands."""
+        epochs = self.config.epochs
+        done = self.epoch + (int(text.borders(CHUNK)[self.chunk]) / len(text.ids) if self.chunk else 0)
+        losses = tuple(loss / max(1.0, n) for loss, n in self.sums)
+        return Progress(int(done * text.words), epochs * text.words, self.epoch, self.rate(done / epochs), losses)
+
+
+class _Work:
+    """One training: what the kernels are handed."""
+
+    def __init__(self, state: Word2Vec, text: IdText, workers: int) -> None:
+        config, vocabulary = state.config, state.vocabulary
+        self.state, self.text, self.workers = state, text, max(1, workers)
+        self.borders = text.borders(CHUNK)
+        self.chunks = len(self.borders) - 1
+        negatives = config.negatives if config.loss == "negative-sampling" else 0
+        tree = vocabulary.huffman() if not negatives else _NO_TREE
+        self.tree = (tree.starts, tree.nodes, tree.turns)
+        self.how = windows.sizes(config.window, negatives, tree.longest, state.inner.shape[1], mean=config.kind == "cbow")
+        self.keep, self.noise = vocabulary.keep(config.sample), vocabulary.noise(config.exponent)
+        self.together = self._together() if config.deterministic else 0
+        self.threads = _threads(self.workers) if config.deterministic else 1
+
+    def _together(self) -> int:
+        """How many windows are taken together: a function of the text and the settings alone, so that the result is."""
+        window, negatives, mean, *_ = self.how
+        kept = self.state.vocabulary.counts * (self.keep / 2.0**32)
+        noise = self.state.vocabulary.counts**self.state.config.exponent
+        commonest = kept.max() / kept.sum()
+        outer = commonest + negatives * noise.max() / noise.sum() if negatives else 1.0  # every path begins at the root
+        inner = commonest * (window + 1) * (negatives + 1)
+        updates = max(inner, outer * (1 if mean else window + 1))  # of one vector, by a window
+        return int(np.clip(STEPS / (self.state.config.learning_rate * updates), 8, TOGETHER))
+
+    def learn(self, chunk: int) -> tuple[float, float]:
+        """One chunk: the sum of its losses, and its predictions."""
+        state, (begin, end) = self.state, self.borders[chunk : chunk + 2].tolist()
+        whole = state.config.epochs * len(self.text.ids)
+        rate = state.rate(state.epoch / state.config.epochs + begin / whole)
+        fall = (state.config.learning_rate - state.config.min_learning_rate) / whole
+        draws = (np.uint64(keys.key(state.seed, "word2vec", state.epoch)), self.keep, self.noise)
+        tables = state.inner.reshape(-1), state.outer.reshape(-1)
+        kept = windows.kept_room(end - begin, self.how)
+        common = (self.text.ids, begin, end, rate, fall, self.how, draws, self.tree, tables, kept)
+        if not self.together:
+            return word2vec.learn(*common, windows.room(self.how))
+        return word2vec.learn_together(*common, *self._shared())
+
+    def _shared(self) -> tuple[Any, ...]:
+        import numba
+
+        numba.set_num_threads(self.threads)
+        room = windows.room(self.how, windows=self.together, threads=self.threads)
+        return room, np.zeros((self.together, 3), dtype=np.float32), self.threads
+
+
+_NO_TREE = Huffman(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32))
+
+
+def _threads(workers: int) -> int:
+    """As many threads as the kernels may have."""
+    import numba
+
+    return min(workers, int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
