@@ -155,7 +155,7 @@ def _right(wv: WordVectors, asked: npt.NDArray[np.int64], method: str, first: in
     return found
 
 
-def _scores(unit: Floats, three: npt.NDArray[np.int64], method: str) -> Floats:
+def _scores(unit: Floats, three: npt.NDArray[np.int64], method: str) -> npt.NDArray[np.floating[Any]]:
     """Of every word as the fourth one: (Q, V). The formulas are those of `WordVectors.analogy`."""
     a, b, c = (unit[three[:, i]] for i in range(3))
     if method == "additive":

@@ -1,4 +1,4 @@
-"""Word vectors in use: neighbours, analogies, odd ones out, vectors of texts; `formats` has their files.
+"""Word vectors in use: neighbours, analogies, odd ones out, maps, vectors of texts; `formats` has their files.
 
 Letters: V words, D width, N texts.
 """
@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from lexloom import svg
 from lexloom.errors import ConfigError, DataError
 from lexloom.vectors import formats
 from lexloom.vectors.formats import ENDINGS, ending_of
@@ -200,6 +201,25 @@ class WordVectors:
             raise ConfigError("there is no such method", expected="mean, sif", got=repr(method))
         return mean(self, texts)
 
+    def map(self, words: Sequence[str], *, title: str = "Words") -> str:
+        """A map of some words as SVG: their vectors, at length 1, in the two directions in which they differ most (PCA).
+
+        Raises:
+            UnknownWordError: a word has no vector.
+            ConfigError: fewer than three words.
+        """
+        if isinstance(words, str) or len(words) < 3:
+            raise ConfigError("a map takes a list of three words or more", got=repr(words))
+        found = np.stack([self.unit(word) for word in words]).astype(np.float64)
+        places, sizes, directions = np.linalg.svd(found - found.mean(axis=0), full_matrices=False)
+        # A direction and its opposite are equally good: the one whose largest number is above 0 is drawn on every machine.
+        signs = np.sign(np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1))[:, 0]
+        points = np.zeros((len(words), 2))
+        points[:, : len(sizes[:2])] = (places * sizes * signs)[:, :2]
+        share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-30))
+        told = f"{len(words)} words in the two directions in which they differ most, which hold {share:.0%} of their differences"
+        return svg.named_points([(x, y) for x, y in points.tolist()], words, title=title, description=told)
+
     def _direction(self, one: Query) -> Floats:
         if isinstance(one, str):
             return self.unit(one)
@@ -212,7 +232,7 @@ class WordVectors:
         """Of the words, or the first so many of them, with a vector: (V,)."""
         return self.vectors[:first] @ (query / (np.linalg.norm(query) or 1)) / self.norms[:first]
 
-    def _best(self, scores: Floats, without: Sequence[int], n: int) -> list[tuple[str, float]]:
+    def _best(self, scores: npt.NDArray[np.floating[Any]], without: Sequence[int], n: int) -> list[tuple[str, float]]:
         """The n words of the highest scores, equal ones by frequency."""
         scores[[place for place in without if place < len(scores)]] = -np.inf
         n = min(n, len(scores))

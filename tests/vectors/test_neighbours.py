@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -70,6 +73,23 @@ def test_mapped_vectors_and_those_of_nothing_but_zeros(tmp_path: Path) -> None:
     mapped = WordVectors.load(tmp_path / "v.safetensors")
     assert mapped.most_similar("w1", topn=60) == wv.most_similar("w1", topn=60) and len(mapped.most_similar("w1", topn=60)) == 59
     assert mapped.similarity("w7", "w1") == 0 and dict(wv.most_similar("w1", topn=60))["w7"] == 0
+
+
+def test_a_map_keeps_what_is_near_near() -> None:
+    names = ["near", "beside", "词 & <b>", "far"]
+    wv = WordVectors(names, np.array([[1, 0, 0.1], [1, 0.1, 0], [-1, 1, 0], [-1, -1, 0]], dtype=np.float32))
+    drawn = wv.map(names, title="A map")
+    root = ElementTree.fromstring(drawn)
+    dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in root.iter("{http://www.w3.org/2000/svg}circle")]
+    assert [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")] == ["A map", *names]
+    assert math.dist(dots[0], dots[1]) < 0.2 * min(math.dist(dots[0], dots[2]), math.dist(dots[0], dots[3]), math.dist(dots[2], dots[3]))
+    assert all(0 < x < 760 and 0 < y < 560 for x, y in dots) and drawn == wv.map(names, title="A map")
+    # Both directions are to one scale: as far apart on paper as in the vectors' plane.
+    flat = WordVectors(["a", "b", "c"], np.array([[1, 0], [0, 1], [-1, 0]], dtype=np.float32)).map(["a", "b", "c"])
+    a, b, c = ((float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', flat))
+    assert abs(math.dist(a, b) / math.dist(a, c) - math.sqrt(0.5)) < 1e-3
+    with pytest.raises(ConfigError, match="three words"):
+        wv.map(["near", "far"])
 
 
 def test_what_was_asked_wrongly_is_named() -> None:
