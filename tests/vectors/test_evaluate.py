@@ -74,6 +74,17 @@ def test_correlations_are_scipys_and_their_intervals_are_repeatable(tmp_path: Pa
     assert evaluate(wv, tmp_path / "pairs.tsv")[0].value is None
 
 
+def test_figures_are_gensims(tmp_path: Path) -> None:
+    keyed = pytest.importorskip("gensim.models").KeyedVectors
+    wv, theirs = made(), keyed(vector_size=24)
+    theirs.add_vectors(wv.index_to_key, wv.vectors)
+    (tmp_path / "q.txt").write_text(questions())
+    (tmp_path / "pairs.tsv").write_text("\n".join(f"land{i}\ttown{i * i % 12}\t{i % 5}" for i in range(12)))
+    assert evaluate(wv, tmp_path / "q.txt")[0].value == theirs.evaluate_word_analogies(str(tmp_path / "q.txt"))[0]
+    ours = evaluate(wv, tmp_path / "pairs.tsv")[0].value
+    assert ours == pytest.approx(theirs.evaluate_word_pairs(str(tmp_path / "pairs.tsv"))[1].statistic, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
