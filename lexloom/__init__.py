@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         components,
         demo,
         evaluate,
+        evaluate_vectors,
         finetune,
         import_model,
         predict,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     )
     from lexloom.runs.verbs import tokenizer as train_tokenizer
     from lexloom.runs.verbs import vectors as train_vectors
+    from lexloom.runs.word_vectors import WordVectors
 
 __version__ = "0.1.0"
 
@@ -32,22 +34,27 @@ __version__ = "0.1.0"
 _VERBS = "lexloom.runs.verbs"
 _PLACES = {
     "Batch": ("lexloom.batch", "Batch"),
+    "WordVectors": ("lexloom.runs.word_vectors", "WordVectors"),
     "load": ("lexloom.hub.bundle", "load"),
     "train_tokenizer": (_VERBS, "tokenizer"),
     "train_vectors": (_VERBS, "vectors"),
     **{
         verb: (_VERBS, verb)
-        for verb in "check components demo evaluate finetune import_model predict prepare pretrain replay report run verify".split()
+        for verb in (
+            "check components demo evaluate evaluate_vectors finetune import_model predict prepare pretrain replay report run verify"
+        ).split()
     },
 }
 
 __all__ = [
     "Batch",
+    "WordVectors",
     "__version__",
     "check",
     "components",
     "demo",
     "evaluate",
+    "evaluate_vectors",
     "finetune",
     "import_model",
     "load",

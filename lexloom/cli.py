@@ -135,7 +135,7 @@ def tokenizer(
 @app.command()
 def vectors(
     source: Annotated[Path, typer.Argument(help="A corpus folder, shards, or a file or folder of texts.")],
-    out: Annotated[Path, typer.Option("--out", help="The file to write: .bin, .txt, .vec, .safetensors.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .bin, .txt, .vec, .glove, .tsv, .safetensors.")],
     kind: Annotated[str, typer.Option(help="skipgram or cbow.")] = "skipgram",
     dim: Annotated[str, typer.Option(help="Numbers a word.")] = "100",
     window: Annotated[int, typer.Option(help="Words on each side, at most.")] = 5,
@@ -208,8 +208,8 @@ def finetune(
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
-    data: Annotated[Path, typer.Argument(help="Labelled rows; of a language model also texts, or pairs of sentences.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or a file of word vectors.")],
+    data: Annotated[Path, typer.Argument(help="Labelled rows; of a language model also texts, or pairs of sentences; sets of words.")],
     against: Annotated[Path | None, typer.Option(help="Another bundle: adds the paired interval of the difference.")] = None,
     by: Annotated[str | None, typer.Option(help="A column: scores for each of its values too.")] = None,
     measure: Annotated[str | None, typer.Option(help="Of language models; `lexloom list measures` shows them.")] = None,
@@ -218,11 +218,17 @@ def evaluate(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Score a bundle: n, metrics with 95 % intervals, baselines beside them; of language models perplexity, minimal pairs, cloze."""
+    """Score a bundle or word vectors: n, metrics with 95 % intervals, baselines; of language models perplexity, minimal pairs, cloze."""
     from lexloom.runs import verbs
     from lexloom.runs.evaluate import show
 
     console = _console(quiet, verbose, json)
+    if bundle.is_file():
+        if against or by or measure:
+            raise ConfigError("--against, --by and --measure are for bundles", where=str(bundle))
+        names = ("set", "section", "metric", "value", "low", "high", "covered", "n")
+        console.table(names, [one.plain() for one in verbs.evaluate_vectors(bundle, data, **_block(set_))])
+        return
     show(verbs.evaluate(bundle, data, against=against, by=by, measure=measure, console=console, **_block(set_)), console)
 
 

@@ -120,6 +120,34 @@ def line_chart(
     return _svg(heading + "".join(parts), title, description, width, height, alone)
 
 
+def named_points(
+    points: Sequence[Point],
+    names: Sequence[str],
+    *,
+    title: str,
+    description: str = "",
+    width: int = 760,
+    height: int = 560,
+    alone: bool = True,
+) -> str:
+    """A map: a dot and its name at each place, both directions to one scale. What the directions are is not told: distances count.
+
+    Args: see `line_chart`.
+    """
+    across_all, up_all = [x for x, _ in points], [y for _, y in points]
+    left, right = min(across_all, default=0.0), max(across_all, default=0.0)
+    low, high = min(up_all, default=0.0), max(up_all, default=0.0)
+    inner = (40.0, 50.0 if alone else 16.0, width - 110.0, height - 24.0)
+    scale = max((right - left) / (inner[2] - inner[0]), (high - low) / (inner[3] - inner[1])) or 1.0
+    parts = [f'<text class="title" x="{inner[0]:.1f}" y="26">{text(title)}</text>'] if alone else []
+    for (x, y), name in zip(points, names, strict=True):
+        across = (inner[0] + inner[2] + (2 * x - left - right) / scale) / 2
+        down = (inner[1] + inner[3] - (2 * y - low - high) / scale) / 2
+        parts.append(f'<circle class="d1" cx="{across:.1f}" cy="{down:.1f}" r="3"/>')
+        parts.append(f'<text x="{across + 6:.1f}" y="{down + 4:.1f}">{text(name)}</text>')
+    return _svg("".join(parts), title, description, width, height, alone)
+
+
 def interval_mark(
     value: float, low: float | None, high: float | None, scale: tuple[float, float], *, own: bool = False, zero: bool = False
 ) -> str:

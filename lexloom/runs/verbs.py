@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lexloom.runs.vectors import Trained
     from lexloom.text.corpus import Corpus
     from lexloom.text.tokenizer import Tokenizer
+    from lexloom.vectors.evaluate import Score
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -197,6 +198,22 @@ def evaluate(
         file = Path(_file(data, "rows", Path(folder)))
         options: dict[str, Any] = {"by": by, "measure": measure, "settings": settings, "console": console}
         return evaluating.evaluate(Path(bundle), file, against=other, **options)
+
+
+def evaluate_vectors(file: Path | str, data: Path | str, **settings: Any) -> list[Score]:
+    """Scores a file of word vectors on sets of analogies or of judged word pairs: figures with 95 % intervals and coverage.
+
+    Args:
+        data: a set, or a folder of them; see `lexloom.vectors.evaluate`.
+        settings: `method=multiplicative`, `max_words=30000`, `resamples`; `seed`, which draws them.
+
+    Example:
+        >>> lexloom.evaluate_vectors("vectors.bin", "questions-words.txt", max_words=30_000)[0].value
+    """
+    from lexloom.vectors.evaluate import evaluate as scored
+    from lexloom.vectors.keyed import WordVectors
+
+    return scored(WordVectors.load(file), data, **settings)
 
 
 def predict(bundle: Path | str | Bundle, texts: Any = None, **options: Any) -> list[Any]:

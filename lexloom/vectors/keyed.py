@@ -1,28 +1,37 @@
-"""Word vectors in use and on disk.
+"""Word vectors in use: neighbours, analogies, odd ones out, maps, vectors of texts; `formats` has their files.
 
-    .bin                word2vec's binary file            .txt .vec    its text file: a line "V D", then a word and D numbers a line
-    .safetensors        our own: `vectors` (V, D) float32, mapped when it is opened; `words`, UTF-8, and `ends`, where each ends
-
-Letters: V words, D width.
+Letters: V words, D width, N texts.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from lexloom import files
-from lexloom.errors import ConfigError, DataError, FormatError
+from lexloom import svg
+from lexloom.errors import ConfigError, DataError
+from lexloom.vectors import formats
+from lexloom.vectors.formats import ENDINGS, ending_of
+from lexloom.vectors.texts import Sif, mean
+
+__all__ = ["ENDINGS", "MULTIPLICATIVE_EPSILON", "UnknownWordError", "WordVectors", "ending_of"]
 
 Floats = npt.NDArray[np.float32]
-ENDINGS = (".safetensors", ".bin", ".txt", ".vec")
-MAX_HEADER, MAX_WORD_BYTES = 1 << 16, 1 << 16
-_ROWS = 1 << 12
+Query = str | npt.NDArray[Any]
+MULTIPLICATIVE_EPSILON = 0.001
+"""Keeps 3CosMul from dividing by nothing, as Levy and Goldberg 2014 have it."""
+_ROWS = 1 << 16
+
+
+class UnknownWordError(DataError, KeyError):
+    """A word has no vector; a KeyError, too, as gensim raises it."""
+
+    __str__ = DataError.render
 
 
 class WordVectors:
@@ -44,153 +53,197 @@ class WordVectors:
     def __contains__(self, word: object) -> bool:
         return word in self.key_to_index
 
-    def __getitem__(self, word: str) -> Floats:
-        return self.vectors[self.key_to_index[word]]
+    def __getitem__(self, word: str | Sequence[str]) -> Floats:
+        """The vector of a word, (D,), or those of several, (n, D).
+
+        Raises:
+            UnknownWordError: it has none.
+        """
+        return self.vectors[self.place(word) if isinstance(word, str) else [self.place(one) for one in word]]
+
+    def place(self, word: str) -> int:
+        """The row of a word.
+
+        Raises:
+            UnknownWordError: it has none.
+        """
+        if (found := self.key_to_index.get(word)) is None:
+            near = next((other for other in (word.lower(), word.strip(), word.title()) if other in self), None)
+            raise UnknownWordError("this word has no vector", got=repr(word), hint=near and f"there is {near!r}")
+        return found
 
     def save(self, path: Path | str) -> None:
-        """Writes a file of the kind that its ending says.
+        """Writes a file of the kind that its ending says; see `formats`.
 
         Raises:
             ConfigError: the ending says none.
             DataError: a word cannot stand in such a file.
         """
-        ending = ending_of(path)
-        with files.replacing(path) as file:
-            if ending == ".safetensors":
-                _write_own(file, self.index_to_key, self.vectors)
-            else:
-                _write_word2vec(file, self.index_to_key, self.vectors, text=ending != ".bin", where=str(path))
+        formats.write(path, self.index_to_key, self.vectors)
 
     @classmethod
-    def load(cls, path: Path | str) -> WordVectors:
+    def load(cls, path: Path | str) -> Self:
         """Opens a file of the kind that its ending says; `.safetensors` is mapped and not read.
 
         Raises:
             ConfigError: the ending says none.
             FormatError: the file is not what its ending says, or damaged; the line is named.
         """
-        path, ending = Path(path), ending_of(path)
-        if not path.is_file():
-            raise ConfigError("this file of vectors does not exist", where=str(path))
-        if ending == ".safetensors":
-            return cls(*_read_own(path))
-        with path.open("rb") as file:
-            return cls(*(_read_binary if ending == ".bin" else _read_text)(file, str(path)))
+        return cls(*formats.read(path))
+
+    @cached_property
+    def norms(self) -> Floats:
+        """Lengths of the vectors, (V,); 1 where all numbers are 0, which is then like no other."""
+        found = np.empty(len(self), dtype=np.float32)
+        for start in range(0, len(self), _ROWS):  # of a mapped file only so much is in memory at once
+            found[start : start + _ROWS] = np.linalg.norm(self.vectors[start : start + _ROWS], axis=1)
+        return np.where(found > 0, found, np.float32(1))
+
+    def unit(self, word: str) -> Floats:
+        """The vector of a word at length 1, (D,)."""
+        place = self.place(word)
+        return self.vectors[place] / self.norms[place]
+
+    def similarity(self, a: str, b: str) -> float:
+        """The cosine between two words."""
+        return float(self.unit(a) @ self.unit(b))
+
+    def most_similar(
+        self,
+        positive: Query | Sequence[Query] = (),
+        negative: Query | Sequence[Query] = (),
+        topn: int = 10,
+        *,
+        restrict_vocab: int | None = None,
+    ) -> list[tuple[str, float]]:
+        """The words nearest to a sum of directions, by cosine; the asked words themselves are left out.
+
+        Args:
+            positive: words, which count at length 1, or vectors, which count as they are.
+            negative: words or vectors that count against it.
+            restrict_vocab: look among so many of the most frequent words only.
+
+        Raises:
+            UnknownWordError: a word has no vector.
+            ConfigError: nothing was asked.
+
+        Example:
+            >>> wv.most_similar(positive=["king", "woman"], negative=["man"], topn=3)
+        """
+        ups, downs = _several(positive), _several(negative)
+        if not ups and not downs:
+            raise ConfigError("there is nothing to be similar to", hint="give a word: most_similar('king')")
+        query = sum((self._direction(one) for one in ups), np.zeros(self.vectors.shape[1], dtype=np.float32))
+        query = query - sum(self._direction(one) for one in downs)
+        asked = [self.place(one) for one in [*ups, *downs] if isinstance(one, str)]
+        return self._best(self._cosines(query, restrict_vocab), asked, topn)
+
+    def analogy(
+        self,
+        a: str,
+        b: str,
+        c: str,
+        *,
+        method: Literal["additive", "multiplicative"] = "additive",
+        topn: int = 10,
+        restrict_vocab: int | None = None,
+    ) -> list[tuple[str, float]]:
+        """What is to `c` as `b` is to `a`; the three words themselves are left out.
+
+        Args:
+            method: `additive`, 3CosAdd: the largest cos(d, b - a + c), of unit vectors (Mikolov et al. 2013c); `multiplicative`,
+                3CosMul: the largest cos(d, b) cos(d, c) / (cos(d, a) + 0.001), cosines moved to [0, 1] (Levy and Goldberg 2014,
+                equation 5): no one of the three outweighs the others.
+
+        Raises:
+            UnknownWordError: a word has no vector.
+            ConfigError: there is no such method.
+
+        Example:
+            >>> wv.analogy("man", "king", "woman", topn=1)
+        """
+        if method == "additive":
+            return self.most_similar([b, c], a, topn, restrict_vocab=restrict_vocab)
+        if method != "multiplicative":
+            raise ConfigError("there is no such method", expected="additive, multiplicative", got=repr(method))
+        to_a, to_b, to_c = ((1 + self._cosines(self.unit(word), restrict_vocab)) / 2 for word in (a, b, c))
+        return self._best(to_b * to_c / (to_a + MULTIPLICATIVE_EPSILON), [self.place(word) for word in (a, b, c)], topn)
+
+    def doesnt_match(self, words: Sequence[str]) -> str:
+        """The word that is least like the mean of all of them, each at length 1.
+
+        Raises:
+            UnknownWordError: a word has no vector.
+            ConfigError: there are no words.
+        """
+        if isinstance(words, str) or not len(words):
+            raise ConfigError("this takes a list of words", got=repr(words), hint="split a text first")
+        found = np.stack([self.unit(word) for word in words])
+        return words[int(np.argmin(found @ found.mean(axis=0)))]
+
+    def texts(
+        self,
+        texts: Sequence[Sequence[str]],
+        *,
+        method: Literal["mean", "sif"] = "mean",
+        counts: Mapping[str, int] | None = None,
+    ) -> Floats:
+        """A vector a text, (N, D), each given as its words; words without a vector are passed over, a text without any is 0.
+
+        Args:
+            method: `mean` of the vectors, or `sif`: weighted by frequency, less what all texts share; see `texts.Sif`, which also
+                holds what was found in some texts for further ones.
+            counts: how often words stand in a large text, for `sif`; in these texts where None.
+        """
+        if method == "sif":
+            return Sif.fit(self, texts, counts=counts)(texts)
+        if method != "mean":
+            raise ConfigError("there is no such method", expected="mean, sif", got=repr(method))
+        return mean(self, texts)
+
+    def map(self, words: Sequence[str], *, title: str = "Words") -> str:
+        """A map of some words as SVG: their vectors, at length 1, in the two directions in which they differ most (PCA).
+
+        Raises:
+            UnknownWordError: a word has no vector.
+            ConfigError: fewer than three words.
+        """
+        if isinstance(words, str) or len(words) < 3:
+            raise ConfigError("a map takes a list of three words or more", got=repr(words))
+        found = np.stack([self.unit(word) for word in words]).astype(np.float64)
+        places, sizes, directions = np.linalg.svd(found - found.mean(axis=0), full_matrices=False)
+        # A direction and its opposite are equally good: the one whose largest number is above 0 is drawn on every machine.
+        signs = np.sign(np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1))[:, 0]
+        points = np.zeros((len(words), 2))
+        points[:, : len(sizes[:2])] = (places * sizes * signs)[:, :2]
+        share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-30))
+        told = f"{len(words)} words in the two directions in which they differ most, which hold {share:.0%} of their differences"
+        return svg.named_points([(x, y) for x, y in points.tolist()], words, title=title, description=told)
+
+    def _direction(self, one: Query) -> Floats:
+        if isinstance(one, str):
+            return self.unit(one)
+        vector = np.asarray(one, dtype=np.float32)
+        if vector.shape != self.vectors.shape[1:]:
+            raise ConfigError("this vector has another width", expected=str(self.vectors.shape[1:]), got=str(vector.shape))
+        return vector
+
+    def _cosines(self, query: Floats, first: int | None) -> Floats:
+        """Of the words, or the first so many of them, with a vector: (V,)."""
+        return self.vectors[:first] @ (query / (np.linalg.norm(query) or 1)) / self.norms[:first]
+
+    def _best(self, scores: npt.NDArray[np.floating[Any]], without: Sequence[int], n: int) -> list[tuple[str, float]]:
+        """The n words of the highest scores, equal ones by frequency."""
+        scores[[place for place in without if place < len(scores)]] = -np.inf
+        n = min(n, len(scores))
+        if n <= 0:
+            return []
+        bound = np.partition(scores, -n)[-n]
+        among = np.flatnonzero(scores >= bound)
+        found = among[np.argsort(-scores[among], kind="stable")][:n]
+        return [(self.index_to_key[place], float(scores[place])) for place in found.tolist() if scores[place] > -np.inf]
 
 
-def ending_of(path: Path | str) -> str:
-    """The ending of a file of vectors.
-
-    Raises:
-        ConfigError: it is none of ours.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in ENDINGS:
-        raise ConfigError("the ending says what kind of file it is", expected=", ".join(ENDINGS), got=ending or "none", where=str(path))
-    return ending
-
-
-def _write_own(file: IO[bytes], words: Sequence[str], vectors: Floats) -> None:
-    encoded = [word.encode("utf-8", "surrogatepass") for word in words]
-    ends = np.cumsum([len(word) for word in encoded], dtype="<i8")
-    whole = {"vectors": ("F32", vectors.shape), "ends": ("I64", ends.shape), "words": ("U8", (int(ends[-1]) if len(ends) else 0,))}
-    header, at = {"__metadata__": {"format": str(files.FORMAT), "kind": "word vectors"}}, 0
-    for name, (dtype, shape) in whole.items():
-        size = int(np.prod(shape)) * {"F32": 4, "I64": 8, "U8": 1}[dtype]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}  # type: ignore[dict-item]
-        at += size
-    content = json.dumps(header).encode()
-    content += b" " * (-(8 + len(content)) % 64)  # vectors begin with a line of memory
-    file.write(len(content).to_bytes(8, "little") + content)
-    for start in range(0, len(vectors), _ROWS):
-        file.write(np.ascontiguousarray(vectors[start : start + _ROWS], dtype="<f4").tobytes())
-    file.write(ends.tobytes())
-    file.write(b"".join(encoded))
-
-
-def _read_own(path: Path) -> tuple[list[str], Floats]:
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size <= MAX_HEADER else {}
-        about, (rows, width) = header["__metadata__"], header["vectors"]["shape"]
-        parts = {name: 8 + size + header[name]["data_offsets"][0] for name in ("vectors", "ends", "words")}
-        whole = 8 + size + header["words"]["data_offsets"][1]
-        number = int(about["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError("this is no file of word vectors", got=f"{type(error).__name__}: {error}", where=str(path)) from None
-    files.check_format({"format": number}, path)
-    if path.stat().st_size != whole:
-        raise FormatError("this file of word vectors is cut", expected=f"{whole} bytes", got=str(path.stat().st_size), where=str(path))
-    vectors = np.memmap(path, dtype="<f4", mode="r", offset=parts["vectors"], shape=(rows, width))
-    ends = np.fromfile(path, dtype="<i8", count=rows, offset=parts["ends"]).tolist()
-    letters = np.fromfile(path, dtype=np.uint8, offset=parts["words"]).tobytes()
-    return [letters[a:b].decode("utf-8", "surrogatepass") for a, b in zip([0, *ends[:-1]], ends, strict=True)], vectors
-
-
-def _write_word2vec(file: IO[bytes], words: Sequence[str], vectors: Floats, *, text: bool, where: str) -> None:
-    """As word2vec.c and gensim write it: a word, a space, and its numbers."""
-    file.write(f"{vectors.shape[0]} {vectors.shape[1]}\n".encode())
-    for word, vector in zip(words, vectors, strict=True):
-        if not word or word.split() != [word]:
-            hint = "save it as .safetensors, which holds any word"
-            raise DataError("a word with white space cannot stand in this kind of file", got=repr(word), where=where, hint=hint)
-        head = word.encode("utf-8", "replace") + b" "
-        if text:
-            file.write(head + " ".join(vector.astype(np.float32).astype(str)).encode() + b"\n")
-        else:
-            file.write(head + vector.astype("<f4").tobytes() + b"\n")
-
-
-def _sizes(line: bytes, where: str) -> tuple[int, int]:
-    parts = line.split()
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
-        got = line[:60].decode("utf-8", "replace").strip()
-        raise FormatError("the first line is not how many words and numbers there are", expected="V D", got=repr(got), where=f"{where}:1")
-    return int(parts[0]), int(parts[1])
-
-
-def _read_text(file: IO[bytes], where: str) -> tuple[list[str], Floats]:
-    rows, width = _sizes(file.readline(MAX_HEADER), where)
-    words, vectors = list[str](), np.empty((rows, width), dtype=np.float32)
-    for number, line in enumerate(file, start=2):
-        parts = line.rstrip().rsplit(b" ", width)
-        if len(words) == rows or len(parts) != width + 1:
-            got = f"{len(parts) - 1} numbers" if len(words) < rows else "one more"
-            raise FormatError(
-                "this line is not a word and its numbers", expected=f"{rows} lines of {width} numbers", got=got, where=f"{where}:{number}"
-            )
-        try:
-            vectors[len(words)] = np.array(parts[1:], dtype=np.float32)
-            words.append(parts[0].decode())
-        except ValueError as error:
-            raise FormatError("this line is not a word and its numbers", got=str(error)[:80], where=f"{where}:{number}") from None
-    return _whole(words, rows, where), vectors
-
-
-def _read_binary(file: IO[bytes], where: str) -> tuple[list[str], Floats]:
-    rows, width = _sizes(file.readline(MAX_HEADER), where)
-    words, vectors = list[str](), np.empty((rows, width), dtype=np.float32)
-    for place in range(rows):
-        word = bytearray()
-        while (letter := file.read(1)) not in (b" ", b"") and len(word) < MAX_WORD_BYTES:
-            word += letter if letter != b"\n" else b""
-        content = file.read(4 * width)
-        if len(content) < 4 * width:
-            break
-        try:
-            words.append(word.decode())
-        except UnicodeDecodeError as error:
-            raise FormatError("a word is not UTF-8", got=str(error), where=f"{where}, word {place + 1}") from None
-        vectors[place] = np.frombuffer(content, dtype="<f4")
-    return _whole(words, rows, where), vectors
-
-
-def _whole(words: list[str], rows: int, where: str) -> list[str]:
-    if len(words) < rows:
-        raise FormatError("this file of vectors is cut", expected=f"{rows} words", got=str(len(words)), where=where)
-    if len(set(words)) < rows:
-        seen: set[str] = set()
-        number, word = next((n, word) for n, word in enumerate(words, start=2) if word in seen or seen.add(word))  # type: ignore[func-returns-value]
-        raise FormatError("a word stands twice in this file", got=repr(word), where=f"{where}:{number}")
-    return words
+def _several(query: Query | Sequence[Query]) -> list[Query]:
+    """One word or vector, or a list of them, as a list."""
+    return [query] if isinstance(query, str) or (isinstance(query, np.ndarray) and query.ndim == 1) else list(query)

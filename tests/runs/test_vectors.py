@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -117,3 +118,22 @@ def test_the_command_line(tmp_path: Path, text: Path) -> None:
 def test_a_wrong_setting_is_named(tmp_path: Path, text: Path, setting: dict[str, Any], hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         lexloom.train_vectors(text, tmp_path / "v.bin", console=Console(quiet=True), **setting)
+
+
+def test_vectors_are_trained_in_memory(tmp_path: Path, text: Path) -> None:
+    wv = lexloom.WordVectors.train(text, **SMALL)
+    filed = lexloom.train_vectors(text, tmp_path / "v.bin", console=Console(quiet=True), **SMALL).vectors
+    assert wv.index_to_key == filed.index_to_key and (wv.vectors == filed.vectors).all() and isinstance(wv, WordVectors)
+    wv.save(tmp_path / "w.bin")
+    assert isinstance(lexloom.WordVectors.load(tmp_path / "w.bin"), lexloom.WordVectors)
+    assert len(lexloom.WordVectors.train([["a", "b"], ["b", "a"]], **SMALL)) == 2
+
+
+def test_a_file_of_vectors_is_evaluated(tmp_path: Path) -> None:
+    WordVectors(["a", "b", "c", "d"], np.array([[1, 0], [1, 1], [2, 0.1], [2, 2.2]], dtype=np.float32)).save(tmp_path / "v.bin")
+    (tmp_path / "q.txt").write_text(": s\na b c d\na b c e\n")
+    done = CliRunner().invoke(cli.app, ["evaluate", str(tmp_path / "v.bin"), str(tmp_path / "q.txt"), "--json"])
+    assert done.exit_code == 0, done.output
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["section"], one["value"], one["covered"], one["n"]) for one in told] == [("all", 1.0, 1, 2), ("s", 1.0, 1, 2)]
+    assert lexloom.evaluate_vectors(tmp_path / "v.bin", tmp_path / "q.txt", method="multiplicative")[0].value == 1
