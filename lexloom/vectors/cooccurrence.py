@@ -159,9 +159,9 @@ class _Spill:
 
 
 class _Counter:
-    """What a worker counts in: half of its memory for cells, half for the hash table."""
+    """What a worker counts in: half of its memory for cells, half for the hash table, of no more than so many pairs."""
 
-    def __init__(self, spill: _Spill, words: int, memory: int) -> None:
+    def __init__(self, spill: _Spill, words: int, memory: int, pairs: int) -> None:
         most = _most(words, memory // 2 // _CELL)
         rows = min(words, math.isqrt(most))
         ends = np.minimum(words, most // np.arange(1, rows + 1))
@@ -169,7 +169,7 @@ class _Counter:
         self.shape = (starts[:-1] - np.arange(rows), ends)  # a cell stands at starts[a] + b
         self.cells = np.zeros(int(starts[-1]), dtype=np.uint64)
         left = memory - self.cells.nbytes - 2 * rows * _CELL - memory // 16  # a block is sorted outside, too
-        self.slots = np.full((min(left // _ENTRY, (1 << 32) - 1), 2), _EMPTY)
+        self.slots = np.full((min(left // _ENTRY, int(pairs / FULL) + 1, (1 << 32) - 1), 2), _EMPTY)
         self.spill, self.used = spill, 0
 
     def add(self, ids: npt.NDArray[np.int32], begin: int, end: int, weights: Units) -> None:
@@ -238,7 +238,7 @@ def count(ids, begin, end, weights, starts, ends, cells, slots, used, room):  # 
             mixed = (mixed ^ (mixed >> _32)) * _GOLDEN
             at = np.int64(((mixed >> _32) * size) >> _32)
             while slots[at, 0] != key and slots[at, 0] != _EMPTY:
-                at = at + 1 if at + 1 < len(slots) else 0
+                at = np.int64(at + 1 if at + 1 < len(slots) else 0)
             if slots[at, 0] == _EMPTY:
                 slots[at, 0], slots[at, 1] = key, weight
                 used += 1
@@ -302,7 +302,7 @@ def _count(text: IdText, folder: Path, window: int, memory: int, workers: int, r
     with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
         paths = [folder / f"spill-{number:03d}.bin" for number in range(workers)]
         spills = [_Spill(path, stack.enter_context(files.replacing(path))) for path in paths]
-        counters = [_Counter(spill, len(text.vocabulary), memory // workers) for spill in spills]
+        counters = [_Counter(spill, len(text.vocabulary), memory // workers, (size + 1) * window) for spill in spills]
         for start in range(0, size, workers * PIECE):
             borders = [min(size, start + number * PIECE) for number in range(workers + 1)]
             list(pool.map(lambda counter, a, b: counter.add(text.ids, a, b, weights), counters, borders[:-1], borders[1:]))
