@@ -67,7 +67,7 @@ class Cooccurrences:
         self.words, self.window, self.size = int(about["words"]), int(about["window"]), int(about["size"])
         self.borders = np.array(about["borders"], dtype=np.int64)
         self.digest = files.fingerprint(files.read_manifest(folder))
-        self.pairs = np.memmap(folder / _PAIRS, dtype=PAIR, mode="r")
+        self.pairs = np.asarray(np.memmap(folder / _PAIRS, dtype=PAIR, mode="r"))
 
     @classmethod
     def open(cls, folder: Path | str) -> Cooccurrences:
@@ -82,6 +82,10 @@ class Cooccurrences:
         about = files.read_json(folder / _ABOUT, kind="co-occurrences")
         files.check_format(about, folder / _ABOUT)
         return cls(folder, Vocabulary.load(folder / _WORDS), about)
+
+    def block_size(self, i: int, j: int) -> int:
+        """How many pairs a block has."""
+        return int(self.borders[i * PARTS + j + 1] - self.borders[i * PARTS + j])
 
     def block(self, i: int, j: int) -> npt.NDArray[Any]:
         """The pairs of two parts, i ≤ j, by a and b."""

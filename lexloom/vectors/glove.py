@@ -160,7 +160,7 @@ class Glove:
             while self.epoch < self.config.epochs:
                 if len(self.sums) <= self.epoch:
                     self.sums.append([0.0, 0.0])
-                meeting = sorted(meetings(self._rounds()[self.round]), key=lambda ij: -len(pairs.block(*ij)))  # the longest first
+                meeting = sorted(meetings(self._rounds()[self.round]), key=lambda ij: -pairs.block_size(*ij))  # the longest first
                 for loss, n in pool.map(lambda ij: self._learn(pairs, *ij), meeting):
                     self.sums[-1][0] += loss
                     self.sums[-1][1] += n
@@ -174,7 +174,7 @@ class Glove:
 
     def _learn(self, pairs: Cooccurrences, i: int, j: int) -> tuple[float, int]:
         """A block: the sum of its losses, and how many entries of X it has."""
-        found, config = np.ascontiguousarray(pairs.block(i, j)), self.config
+        found, config = pairs.block(i, j), self.config
         words, x = found.view(np.int32).reshape(-1, 4), found.view(np.float64).reshape(-1, 2)
         key = np.uint64(keys.key(self.seed, "glove", self.epoch, i, j))
         tables = tuple(rows.reshape(-1) for rows in (self.w, self.c, self.w_sum, self.c_sum))
@@ -182,7 +182,7 @@ class Glove:
 
     def progress(self, pairs: Cooccurrences) -> Progress:
         """Where training stands, in words of the text, by the share of its pairs."""
-        here = sum(len(pairs.block(*ij)) for number in self._rounds()[: self.round] for ij in meetings(number))
+        here = sum(pairs.block_size(*ij) for number in self._rounds()[: self.round] for ij in meetings(number))
         words = int((self.epoch + here / len(pairs.pairs)) * pairs.words)
         losses = tuple(loss / max(1.0, n) for loss, n in self.sums)
         return Progress(words, self.config.epochs * pairs.words, self.epoch, self.config.learning_rate, losses)
