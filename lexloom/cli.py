@@ -136,12 +136,12 @@ def tokenizer(
 def vectors(
     source: Annotated[Path, typer.Argument(help="A corpus folder, shards, or a file or folder of texts.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write: .bin, .txt, .vec, .glove, .tsv, .safetensors.")],
-    kind: Annotated[str, typer.Option(help="skipgram or cbow.")] = "skipgram",
+    kind: Annotated[str, typer.Option(help="skipgram, cbow or glove.")] = "skipgram",
     dim: Annotated[str, typer.Option(help="Numbers a word.")] = "100",
-    window: Annotated[int, typer.Option(help="Words on each side, at most.")] = 5,
-    negatives: Annotated[int, typer.Option(help="Words that are told apart from each word.")] = 5,
+    window: Annotated[int | None, typer.Option(help="Words on each side, at most; 5, or 10 of glove.")] = None,
+    negatives: Annotated[int | None, typer.Option(help="Words that are told apart from each word; 5.")] = None,
     min_count: Annotated[str, typer.Option("--min-count", help="Rarer words are passed over.")] = "5",
-    epochs: Annotated[int, typer.Option(help="How often the text is read.")] = 5,
+    epochs: Annotated[int | None, typer.Option(help="How often the text is read; 5, or 25 of glove.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; all cores if not given.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="The same vectors for any workers and kills.")] = False,
     start: Annotated[Path | None, typer.Option("--from", help="FILE.training of other vectors, to go on from.")] = None,
@@ -157,7 +157,8 @@ def vectors(
 
     console = _console(quiet, verbose, json)
     named = [f"kind={kind}", f"dim={dim}", f"min_count={min_count}"]
-    settings = {**_block(named), "window": window, "negatives": negatives, "epochs": epochs, "deterministic": deterministic, **_block(set_)}
+    given = {"window": window, "negatives": negatives, "epochs": epochs, "deterministic": deterministic or None}
+    settings = {**_block(named), **{name: value for name, value in given.items() if value is not None}, **_block(set_)}
     options: dict[str, Any] = {"seed": seed, "workers": workers, "start": start, "tokenizer": tokenizer, "console": console}
     found = verbs.vectors(source, out, **options, **settings)
     console.result(found.plain(), found.text())

@@ -1,6 +1,7 @@
 """Vectors: from a text to a file of word vectors. What it takes on the way stands beside the file, so that a killed training goes on.
 
-FILE.training/   text/ (the words as ids), checkpoints/step-000000064/ (a state of the training each), the last of which others go on from
+FILE.training/   text/ (words as ids), pairs/ (of GloVe: the co-occurrences), checkpoints/step-000000064/ (a state of the training each),
+                 the last of which others go on from
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from lexloom.console import Console
 from lexloom.errors import CheckpointError, ConfigError, FormatError, Interrupted
 from lexloom.lock import locked
 from lexloom.runs.interrupt import Stop, on_signal
-from lexloom.vectors import idtext
+from lexloom.vectors import cooccurrence, idtext
+from lexloom.vectors.cooccurrence import Cooccurrences
+from lexloom.vectors.glove import Glove, GloveConfig
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors, ending_of
 from lexloom.vectors.sentences import SourceSentences, WordsConfig
@@ -25,6 +28,8 @@ from lexloom.vectors.vocabulary import VocabularyConfig
 
 SAVE_EVERY_SECONDS = 60.0
 _KEEP = 2
+_State = Word2Vec | Glove
+_Config = Word2VecConfig | GloveConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Trained:
     """What came of it.
 
     Attributes:
-        losses: the mean over the predictions of each epoch.
+        losses: the mean over the predictions of each epoch; of GloVe over the entries of X.
         words: of the text, over all epochs; `seconds`: that this call trained, of which it learned `learned` of them.
     """
 
@@ -87,19 +92,22 @@ def vectors(
         text = _text(
             sentences, work / "text", counting, before, files.fingerprint(asked) if isinstance(source, str | Path) else None, console
         )
-        digest = files.fingerprint([training.plain(), seed, text.digest])
+        workers = workers or compute.cores()
+        data = text if isinstance(training, Word2VecConfig) else _pairs(text, work / "pairs", training, workers, console)
+        digest = files.fingerprint([training.plain(), seed, data.digest])
         state = _state(work / "checkpoints", digest, text, training, seed, before)
-        return _train(state, text, work / "checkpoints", digest, out, workers or compute.cores(), save_every_seconds, console)
+        return _train(state, data, work / "checkpoints", digest, out, workers, save_every_seconds, console)
 
 
-def _configs(settings: dict[str, Any]) -> tuple[WordsConfig, VocabularyConfig, Word2VecConfig]:
+def _configs(settings: dict[str, Any]) -> tuple[WordsConfig, VocabularyConfig, _Config]:
     """The settings, each to the part it belongs to; what belongs to none is refused by that of the training."""
     others = {name for part in (WordsConfig, VocabularyConfig) for name in part.model_fields}
     words, counting = (
         {name: value for name, value in settings.items() if name in part.model_fields} for part in (WordsConfig, VocabularyConfig)
     )
     training = {name: value for name, value in settings.items() if name not in others}
-    return WordsConfig.read(words), VocabularyConfig.read(counting), Word2VecConfig.read(training)
+    kind: type[_Config] = GloveConfig if training.get("kind") == "glove" else Word2VecConfig
+    return WordsConfig.read(words), VocabularyConfig.read(counting), kind.read(training)
 
 
 def _identity(source: Any) -> Any:
@@ -114,7 +122,7 @@ def _identity(source: Any) -> Any:
 @dataclass(frozen=True)
 class _Before:
     folder: Path
-    state: Word2Vec
+    state: _State
 
 
 def _latest(training: Path) -> _Before:
@@ -123,7 +131,11 @@ def _latest(training: Path) -> _Before:
     if folder is None:
         hint = "name the .training folder that stands beside a file of vectors, or one of its checkpoints"
         raise ConfigError("there is no saved state of word vectors here", where=str(training), hint=hint)
-    return _Before(folder, Word2Vec.load(folder))
+    return _Before(folder, _loaded(folder))
+
+
+def _loaded(folder: Path) -> _State:
+    return Glove.load(folder) if (files.read_manifest(folder) or {}).get("method") == "glove" else Word2Vec.load(folder)
 
 
 def _text(
@@ -148,33 +160,58 @@ def _text(
     return found
 
 
+def _pairs(text: IdText, folder: Path, config: GloveConfig, workers: int, console: Console) -> Cooccurrences:
+    """The co-occurrences of a text, from before where text and window are the same."""
+    asked = files.fingerprint([text.digest, config.window])
+    if (files.read_manifest(folder) or {}).get("asked") == asked:
+        return Cooccurrences.open(folder)
+    workers = max(1, min(workers, config.memory // cooccurrence.LEAST_MEMORY))
+    with console.progress("co-occurrences", text.words, "words") as progress:
+        found = cooccurrence.write(
+            text, folder, window=config.window, memory=config.memory, workers=workers, report=lambda _, n: progress.update(n), asked=asked
+        )
+    console.say(f"{found.size:,} pairs of words stand within {found.window} words of each other")
+    return found
+
+
 def _newest(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end."""
     found = sorted(path for path in folder.glob("step-*") if files.read_manifest(path)) if folder.is_dir() else []
     return found[-1] if found else None
 
 
-def _state(folder: Path, digest: str, text: IdText, config: Word2VecConfig, seed: int, before: _Before | None) -> Word2Vec:
+def _state(folder: Path, digest: str, text: IdText, config: _Config, seed: int, before: _Before | None) -> _State:
     """The state to go on from: of this very training, of another one, or none."""
     for path in reversed(sorted(folder.glob("step-*")) if folder.is_dir() else []):
         if (files.read_manifest(path) or {}).get("training") == digest:
             try:
-                return Word2Vec.load(path)
+                return _loaded(path)
             except (CheckpointError, FormatError):
                 continue  # damaged: the one before it
-    if before is not None:
-        return before.state.grown(text.vocabulary, config, seed)
-    return Word2Vec(config, text.vocabulary, seed)
+    made: type[_State] = Glove if isinstance(config, GloveConfig) else Word2Vec
+    if before is None:
+        return made(config, text.vocabulary, seed)  # type: ignore[arg-type]
+    if not isinstance(before.state, made):
+        hint = "go on with vectors of the same method, or begin anew"
+        raise ConfigError("the saved vectors are of another method", expected=config.kind, got=before.state.config.kind, hint=hint)
+    return before.state.grown(text.vocabulary, config, seed)  # type: ignore[arg-type]
 
 
 def _train(
-    state: Word2Vec, text: IdText, folder: Path, digest: str, out: Path, workers: int, save_every_seconds: float, console: Console
+    state: _State,
+    data: IdText | Cooccurrences,
+    folder: Path,
+    digest: str,
+    out: Path,
+    workers: int,
+    save_every_seconds: float,
+    console: Console,
 ) -> Trained:
     begun = saved = time.monotonic()
     told: Progress | None = None
-    first = state.progress(text)
+    first = state.progress(data)  # type: ignore[arg-type]
     with on_signal(console.say) as stop, console.progress("training", first.total, "words", start=first.words) as progress:
-        for told in state.train(text, workers):
+        for told in state.train(data, workers):  # type: ignore[arg-type]
             progress.update(told.words, loss=told.losses[-1], rate=told.learning_rate)
             if stop.number is not None or time.monotonic() - saved > save_every_seconds:
                 _save(state, folder, digest)
@@ -193,9 +230,10 @@ def _check(stop: Stop) -> None:
         raise Interrupted("stopped; the state is saved", signal_number=stop.number, hint="the same command goes on from there")
 
 
-def _save(state: Word2Vec, folder: Path, digest: str) -> None:
+def _save(state: _State, folder: Path, digest: str) -> None:
     """Writes a checkpoint, and removes those that are no longer needed."""
-    state.save(folder / f"step-{state.steps:09d}", training=digest)
+    method = "glove" if isinstance(state, Glove) else "word2vec"
+    state.save(folder / f"step-{state.steps:09d}", training=digest, method=method)
     whole = sorted(path for path in folder.glob("step-*") if (files.read_manifest(path) or {}).get("training") == digest)
     for path in folder.glob("step-*"):
         if path not in whole[-_KEEP:]:

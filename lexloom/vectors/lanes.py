@@ -136,6 +136,12 @@ def floor(typing: Any, a: Any) -> Any:
 
 
 @_intrinsic
+def root(typing: Any, a: Any) -> Any:
+    """√a"""
+    return LANES(LANES), _call("llvm.sqrt", 1)
+
+
+@_intrinsic
 def larger(typing: Any, a: Any, b: Any) -> Any:
     """max(a, b)"""
     return LANES(LANES, LANES), _call("llvm.maxnum", 2)

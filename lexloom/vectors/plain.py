@@ -1,4 +1,4 @@
-"""word2vec in plain NumPy: the kernels of `word2vec.py` once more, to read, and to hold the fast ones against.
+"""word2vec and GloVe in plain NumPy: their kernels once more, to read, and to hold the fast ones against.
 
 Letters: M words of a window, K targets, D width, V words.
 """
@@ -104,3 +104,38 @@ def learn(
         loss += step(x, y, contexts, targets, signs, rate - fall * place, mean=mean)
         predictions += 1 if mean else len(contexts)
     return loss, predictions
+
+
+def glove_step(tables: Sequence[Floats], a: int, b: int, x: float, rate: float, x_max: float, alpha: float) -> float:
+    """GloVe learns from X_ab and returns f(X_ab) times the square of what is missing.
+
+    Args:
+        tables: w, c and the sums of their squared slopes, (V, D + 2) each; changed.
+    """
+    w, c, w_sum, c_sum = tables
+    f = min(1.0, x / x_max) ** alpha
+    missing = float(w[a] @ c[b]) - np.log(x)
+    w_slope, c_slope = rate * f * missing * c[b], rate * f * missing * w[a]
+    w[a] -= w_slope / np.sqrt(w_sum[a])
+    c[b] -= c_slope / np.sqrt(c_sum[b])
+    w_sum[a] += w_slope**2
+    c_sum[b] += c_slope**2
+    return float(f * missing**2)
+
+
+def glove_learn(
+    pairs: Sequence[tuple[int, int, float]], seed: Seed, tables: Sequence[Floats], rate: float, x_max: float, alpha: float
+) -> tuple[float, int]:
+    """As `glove.learn` over the pairs of a block."""
+    order, key = list(range(len(pairs))), keys.key(*seed)
+    bits = keys.bits(key, max(1, len(pairs))).tolist()
+    for last in range(len(pairs) - 1, 0, -1):  # Fisher and Yates
+        drawn = (bits[last] >> 32) * (last + 1) >> 32
+        order[last], order[drawn] = order[drawn], order[last]
+    loss, n = 0.0, 0
+    for place in order:
+        a, b, x = pairs[place]
+        for one, other in [(a, b), (b, a)][: 1 + (a != b)]:
+            loss += glove_step(tables, one, other, x, rate, x_max, alpha)
+            n += 1
+    return loss, n

@@ -18,13 +18,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from lexloom import files, keys
+from lexloom import keys
 from lexloom.config import Config, Count
-from lexloom.errors import CheckpointError, ConfigError
-from lexloom.vectors import windows, word2vec
+from lexloom.errors import ConfigError
+from lexloom.vectors import states, windows, word2vec
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors
 from lexloom.vectors.lanes import table
@@ -38,7 +36,6 @@ INTERVAL = 64
 TOGETHER, STEPS = 512, 0.5
 """Deterministic training takes so many windows together at most, and no more than move one vector by so many learning rates: where slopes
 of many updates are found at the same place, the vectors of frequent words overshoot, and training may end in infinity."""
-_TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
 _BLOCK = 1 << 14
 
 
@@ -142,15 +139,13 @@ class Word2Vec:
         Args:
             about: goes into the manifest.
         """
-        tensors = {"inner": self.inner[:, : self.config.dim], "outer": self.outer[:, : self.config.dim]}
-        state = {"format": files.FORMAT, "config": self.config.plain(), "seed": self.seed, "epoch": self.epoch, "chunk": self.chunk}
+        state = {"config": self.config.plain(), "seed": self.seed, "epoch": self.epoch, "chunk": self.chunk}
         state |= {"steps": self.steps, "sums": self.sums}
-        files.check_room(Path(folder).parent, sum(tensor.nbytes for tensor in tensors.values()) + (1 << 20), "the state of word vectors")
-        with files.new_folder(folder, kind="word vectors", **about) as new:
-            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, new / _TABLES)
-            self.vocabulary.save(new / _WORDS)
-            files.write_json(new / _STATE, state)
-        return Path(folder)
+        return states.save(folder, self._tables, self.vocabulary, state, **about)
+
+    @property
+    def _tables(self) -> dict[str, Floats]:
+        return {"inner": self.inner[:, : self.config.dim], "outer": self.outer[:, : self.config.dim]}
 
     @classmethod
     def load(cls, folder: Path | str) -> Word2Vec:
@@ -159,22 +154,10 @@ class Word2Vec:
         Raises:
             CheckpointError: it is missing, damaged, or its parts do not fit each other.
         """
-        folder = Path(folder)
-        files.verify(folder)
-        state = files.read_json(folder / _STATE, kind="state of word vectors")
-        files.check_format(state, folder / _STATE)
-        found = cls(Word2VecConfig.read(state["config"]), Vocabulary.load(folder / _WORDS), state["seed"])
+        state, vocabulary = states.load(folder)
+        found = cls(Word2VecConfig.read(state["config"]), vocabulary, state["seed"])
         found.epoch, found.chunk, found.steps, found.sums = (state[name] for name in ("epoch", "chunk", "steps", "sums"))
-        try:
-            tensors = load_file(folder / _TABLES)
-        except SafetensorError as error:
-            raise CheckpointError("these vectors cannot be read", got=str(error), where=str(folder / _TABLES)) from None
-        for name, held in (("inner", found.inner), ("outer", found.outer)):
-            expected = (len(held), found.config.dim)
-            if name not in tensors or tensors[name].shape != expected:
-                got = str(tensors[name].shape) if name in tensors else "nothing"
-                raise CheckpointError(f"the {name} vectors do not fit the vocabulary", expected=str(expected), got=got, where=str(folder))
-            held[:, : found.config.dim] = tensors[name]
+        states.fill(found._tables, folder)
         return found
 
     def train(self, text: IdText, workers: int = 1) -> Iterator[Progress]:

@@ -22,24 +22,25 @@ from lexloom.vectors import training
 
 training.CHUNK, training.INTERVAL = 400, 1
 settings = {"words": "spaces", "min_count": 1, "dim": 30, "epochs": 5, "deterministic": True, "save_every_seconds": 0.0}
-lexloom.train_vectors(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), console=Console(quiet=True), **settings)
+lexloom.train_vectors(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), kind=sys.argv[4], console=Console(quiet=True), **settings)
 """
 
 pytestmark = pytest.mark.kill
 
 
-def started(text: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
+def started(text: Path, out: Path, workers: int, kind: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_NUM_THREADS": "8", "GOMP_SPINCOUNT": "0"}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(text), str(out), str(workers)], env=environment)
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(text), str(out), str(workers), kind], env=environment)
 
 
-def test_killed_word_vectors_are_those_of_a_quiet_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["skipgram", "glove"])
+def test_killed_word_vectors_are_those_of_a_quiet_run(tmp_path: Path, kind: str) -> None:
     text = tmp_path / "text.txt"
     text.write_text("".join(" ".join(sentence) + "\n" for sentence in topics(sentences=600)), encoding="utf-8")
-    assert started(text, tmp_path / "quiet.bin", 1).wait() == 0
+    assert started(text, tmp_path / "quiet.bin", 1, kind).wait() == 0
     kills = 0
     for workers in (2, 8, 1, 8):
-        process, folder = started(text, tmp_path / "killed.bin", workers), tmp_path / "killed.bin.training" / "checkpoints"
+        process, folder = started(text, tmp_path / "killed.bin", workers, kind), tmp_path / "killed.bin.training" / "checkpoints"
         seen = sorted(path.name for path in folder.glob("step-*"))
         while process.poll() is None and kills < 2:
             time.sleep(0.01)

@@ -70,6 +70,36 @@ def test_a_crash_costs_an_interval_and_no_bit(tmp_path: Path, text: Path, determ
     assert lexloom.train_vectors(text, tmp_path / "killed.bin", **settings).learned == 0  # done is done
 
 
+def test_glove_after_a_crash_and_on_from_there(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {**SMALL, "kind": "glove", "memory": 1 << 21, "console": Console(quiet=True), "save_every_seconds": 0.0}
+    whole = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)
+    with monkeypatch.context() as patch:
+        crashing(patch, 40, Crash())
+        with pytest.raises(Crash):
+            lexloom.train_vectors(text, tmp_path / "killed.bin", **settings)
+    again = lexloom.train_vectors(text, tmp_path / "killed.bin", **{**settings, "workers": 2})
+    assert (tmp_path / "killed.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
+    assert again.losses == whole.losses and 0 < again.learned < whole.learned
+    start = tmp_path / "whole.bin.training"
+    further = lexloom.train_vectors([["fresh", "t0_1"]] * 9, tmp_path / "further.bin", start=start, **settings)
+    assert "fresh" in further.vectors and len(further.vectors) == len(whole.vectors) + 1
+    for kind, path in (("skipgram", start), ("glove", tmp_path / "other.bin.training")):
+        if kind == "glove":
+            lexloom.train_vectors(text, tmp_path / "other.bin", **{**SMALL, "console": Console(quiet=True)})
+        others = {name: value for name, value in settings.items() if name != "memory"}
+        with pytest.raises(ConfigError, match="another method"):
+            lexloom.train_vectors(text, tmp_path / "mixed.bin", start=path, **{**others, "kind": kind})
+
+
+def test_the_command_line_trains_glove(tmp_path: Path, text: Path) -> None:
+    command = ["vectors", str(text), "--out", str(tmp_path / "v.vec"), "--kind", "glove", "--dim", "12", "--epochs", "1", "--json"]
+    done = CliRunner().invoke(cli.app, [*command, "--min-count", "1", "--set", "words=spaces", "--set", "x_max=10"])
+    assert done.exit_code == 0, done.output
+    assert WordVectors.load(tmp_path / "v.vec").vectors.shape[1] == 12
+    wrong = CliRunner().invoke(cli.app, [*command, "--negatives", "3"])
+    assert isinstance(wrong.exception, ConfigError) and "negatives" in str(wrong.exception)
+
+
 def test_other_settings_or_text_begin_anew(tmp_path: Path, text: Path) -> None:
     settings = {**SMALL, "console": Console(quiet=True)}
     first = lexloom.train_vectors(text, tmp_path / "v.bin", **settings)
@@ -114,7 +144,7 @@ def test_the_command_line(tmp_path: Path, text: Path) -> None:
     assert WordVectors.load(tmp_path / "v.vec").vectors.shape == (told["words"], 12)
 
 
-@pytest.mark.parametrize(("setting", "hint"), [({"vector_size": 50}, "dim"), ({"windows": 5}, "window"), ({"kind": "glove"}, "skipgram")])
+@pytest.mark.parametrize(("setting", "hint"), [({"vector_size": 50}, "dim"), ({"windows": 5}, "window"), ({"kind": "lsa"}, "skipgram")])
 def test_a_wrong_setting_is_named(tmp_path: Path, text: Path, setting: dict[str, Any], hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         lexloom.train_vectors(text, tmp_path / "v.bin", console=Console(quiet=True), **setting)

@@ -1,0 +1,68 @@
+"""The state of a training of vectors on disk: a folder that is there whole or not at all, and whose parts fit each other.
+
+FOLDER/   vectors.safetensors, vocabulary.json, state.json (the settings, the seed, where training stands), manifest.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from lexloom import files
+from lexloom.errors import CheckpointError
+from lexloom.vectors.vocabulary import Vocabulary
+
+_TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
+Tables = Mapping[str, npt.NDArray[np.float32]]
+
+
+def save(folder: Path | str, tables: Tables, vocabulary: Vocabulary, state: Mapping[str, Any], **about: Any) -> Path:
+    """Writes a state.
+
+    Args:
+        about: goes into the manifest.
+    """
+    files.check_room(Path(folder).parent, sum(table.nbytes for table in tables.values()) + (1 << 20), "the state of word vectors")
+    with files.new_folder(folder, kind="word vectors", **about) as new:
+        save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, new / _TABLES)
+        vocabulary.save(new / _WORDS)
+        files.write_json(new / _STATE, {"format": files.FORMAT, **state})
+    return Path(folder)
+
+
+def load(folder: Path | str) -> tuple[dict[str, Any], Vocabulary]:
+    """What a state holds beside its tables, all of which are checked.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+        FormatError: it is of a newer format.
+    """
+    folder = Path(folder)
+    files.verify(folder)
+    state = files.read_json(folder / _STATE, kind="state of word vectors")
+    files.check_format(state, folder / _STATE)
+    return state, Vocabulary.load(folder / _WORDS)
+
+
+def fill(tables: Tables, folder: Path | str) -> None:
+    """Reads the tables of a state into those given.
+
+    Raises:
+        CheckpointError: they cannot be read, or have other shapes.
+    """
+    path = Path(folder) / _TABLES
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError("these vectors cannot be read", got=str(error), where=str(path)) from None
+    for name, table in tables.items():
+        if name not in found or found[name].shape != table.shape:
+            got = str(found[name].shape) if name in found else "nothing"
+            raise CheckpointError(f"the {name} vectors do not fit the vocabulary", expected=str(table.shape), got=got, where=str(folder))
+        table[:] = found[name]
