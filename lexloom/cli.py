@@ -269,6 +269,7 @@ def predict(
 ) -> None:
     """Answer texts, or every row of a file; an interrupted file goes on where it stopped. --set top_k=3, --set max_new_tokens=50, …"""
     from lexloom.runs import verbs
+    from lexloom.runs.predict.told import told
 
     console = _console(quiet, verbose, json)
     if input_ is not None:
@@ -288,8 +289,7 @@ def predict(
     pairs = {"pairs": pair} if pair else {}
     options = {**_block(set_), **pairs, "dtype": dtype}
     for text, answer in zip(texts, verbs.predict(bundle, list(texts), **options), strict=True):
-        written = _written(answer)
-        console.result({"text": text, "answer": answer}, f"{_answer(answer)}\t{text}" if written is None else written)
+        console.result({"text": text, "answer": answer}, told(text, answer))
 
 
 @app.command()
@@ -387,21 +387,6 @@ def _agreed(console: Console, found: dict[str, Any], text: str) -> None:
     console.result(found, text)
     if not found["agrees"]:
         raise typer.Exit(1)
-
-
-def _written(answer: Any) -> str | None:
-    """What was generated, one text after the other; None for answers of another kind."""
-    several = answer if isinstance(answer, list) else [answer]
-    found = [one["generated_text"] for one in several if isinstance(one, dict) and "generated_text" in one]
-    return "\n".join(found).strip("\n") if found else None
-
-
-def _answer(answer: Any) -> str:
-    """One answer in a few words: the label or token with its score; of several the first five."""
-    if isinstance(answer, list):
-        nested = bool(answer) and isinstance(answer[0], list)  # one list for each of several masks
-        return (" | " if nested else "; ").join(_answer(one) for one in (answer if nested else answer[:5]))
-    return f"{answer.get('label', answer.get('token_str'))} {answer['score']:.3f}"
 
 
 def _block(settings: list[str] | None) -> dict[str, Any]:

@@ -353,6 +353,22 @@ def verify(folder: Path | str, *, check_digests: bool = True) -> dict[str, Any]:
     return manifest
 
 
+def read_about(folder: Path | str, name: str, *, kind: str, check_digests: bool = False) -> dict[str, Any]:
+    """The JSON file that says what a finished folder holds.
+
+    Args:
+        check_digests: whether every file of the folder is read through; else only sizes are checked.
+
+    Raises:
+        CheckpointError: the folder is not whole.
+        FormatError: it is of a newer format.
+    """
+    verify(folder, check_digests=check_digests)
+    about: dict[str, Any] = read_json(Path(folder) / name, kind=kind)
+    check_format(about, Path(folder) / name)
+    return about
+
+
 def remove(path: Path | str) -> None:
     """Removes a file or folder if it is there. A folder is first renamed away, so that a kill leaves nothing half removed."""
     path = Path(path)

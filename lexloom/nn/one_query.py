@@ -31,7 +31,7 @@ def exp(x):  # type: ignore[no-untyped-def]
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
-    return (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))  # type: ignore[call-arg]
+    return (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))
 
 
 @kernel(**FAST)
@@ -69,7 +69,7 @@ def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignor
     out[:] = 0
     for s in range(0, fours, 4):
         for k in range((s + _AHEAD) * width, (s + _AHEAD + 4) * width, _LINE):
-            fetch(flat, k)  # type: ignore[call-arg]
+            fetch(flat, k)
         _add_four(out, values, s, shares)
     for s in range(fours, seen):
         for k in range(width):

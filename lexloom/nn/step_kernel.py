@@ -16,10 +16,10 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import carray, prange, types  # type: ignore[attr-defined]
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from lexloom.compute import kernel, shared
 from lexloom.nn.few_rows import FAST, multiply_rows
+from lexloom.nn.instructions import instruction
 from lexloom.nn.one_query import attend_head, exp
 
 COLUMNS = (
@@ -45,11 +45,11 @@ added; the activation; whether the second half of the weights is its gate; weigh
 WEIGHT, SCALES, BIAS, OUT, WIDE, NORM, NORM_BIAS, CENTRED, SOURCE, TARGET, AT, ONTO, ACT, GATED, SIZE = range(len(COLUMNS))
 NONE, GELU_TANH, SILU, RELU, GELU = range(5)
 _SPINS = 4000  # looks at a counter before other programs get a turn
-_yield = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else None
+_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else None
 _PATIENT = _yield is not None
 
 
-@intrinsic
+@instruction
 def _pointer(typing: Any, address: Any) -> Any:
     """A number as a place in memory."""
 
@@ -59,7 +59,7 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@intrinsic
+@instruction
 def _counted(typing: Any, counters: Any, i: Any, j: Any) -> Any:
     """Adds 1 to a counter that threads share; its value before."""
 
@@ -70,7 +70,7 @@ def _counted(typing: Any, counters: Any, i: Any, j: Any) -> Any:
     return types.int64(counters, types.int64, types.int64), generate
 
 
-@intrinsic
+@instruction
 def _read(typing: Any, counters: Any, i: Any, j: Any) -> Any:
     """The value of a counter that threads share, and all that was written before it was counted."""
 
@@ -87,12 +87,12 @@ def _place(context: Any, builder: Any, signature: Any, values: Any) -> Any:
 
 @kernel(**FAST)
 def _floats(address, n):  # type: ignore[no-untyped-def]
-    return carray(_pointer(address), (n,), np.float32)  # type: ignore[call-arg]
+    return carray(_pointer(address), (n,), np.float32)
 
 
 @kernel(**FAST)
 def _table(buffer, rows):  # type: ignore[no-untyped-def]
-    return carray(_pointer(buffer[0]), (rows, buffer[1]), np.float32)  # type: ignore[call-arg]
+    return carray(_pointer(buffer[0]), (rows, buffer[1]), np.float32)
 
 
 @kernel(**FAST)
@@ -206,12 +206,12 @@ def _run(plan, numbers, like, buffers, scratch, caches, shape, places, cos, sin,
             x, y = _table(buffers[entry[SOURCE]], rows), _table(buffers[entry[TARGET]], rows)
             amount = entry[OUT] // (2 if entry[GATED] else 1)
             pieces = (amount + entry[SIZE] - 1) // entry[SIZE] if multiplies else rows * groups
-            if entry[NORM] != 0 and _read(counters, e, 0) < pieces:  # type: ignore[call-arg]
+            if entry[NORM] != 0 and _read(counters, e, 0) < pieces:
                 weight, bias = _floats(entry[NORM], entry[WIDE]), _floats(entry[NORM_BIAS], entry[WIDE])
                 _normed(x, weight, bias, numbers[e, 0], entry[CENTRED] != 0, own)
                 x = own
             while True:
-                piece = _counted(counters, e, 0)  # type: ignore[call-arg, var-annotated]
+                piece = _counted(counters, e, 0)
                 if piece >= pieces:
                     break
                 if multiplies:

@@ -13,7 +13,8 @@ from typing import Any
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+from lexloom.nn.instructions import bring_near, instruction
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers that are worked on at once
 EIGHT, FOUR, ONE = (3, 6, 4) if LANES == 16 else (1, 2, 4)  # weight rows of a tile of 8, 4 and 1 rows, whose sums fill the registers
@@ -29,7 +30,7 @@ def tile(rows: int, columns: int) -> Callable[..., Any]:
         ahead: how many weight rows from here will be needed soon, and are asked for from memory; 0 for none.
     """
 
-    @intrinsic
+    @instruction
     def product(typing: Any, x: Any, i: Any, w: Any, n: Any, ahead: Any) -> Any:
         """See `tile`."""
 
@@ -43,19 +44,19 @@ def tile(rows: int, columns: int) -> Callable[..., Any]:
     return product
 
 
-@intrinsic
+@instruction
 def fetch(typing: Any, array: Any, place: Any) -> Any:
     """For kernels: has the memory around `array[place]` brought near, of an array of one dimension."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, values[0]).data
-        _fetch(builder, builder.gep(data, [values[1]]))
+        bring_near(builder, builder.gep(data, [values[1]]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
 
 
-@intrinsic
+@instruction
 def power_of_two(typing: Any, n: Any) -> Any:
     """For kernels: 2ⁿ as float32, of a whole number from -126 to 127; made of its bits, so that many are made at once."""
 
@@ -63,13 +64,6 @@ def power_of_two(typing: Any, n: Any) -> Any:
         return builder.bitcast(builder.shl(builder.add(values[0], _WORD(127)), _WORD(23)), _FLOAT)
 
     return types.float32(types.int32), generate
-
-
-def _fetch(builder: Any, place: Any) -> None:
-    """A place outside all memory does no harm."""
-    byte = ir.IntType(8).as_pointer()
-    call = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD]))
-    builder.call(call, [builder.bitcast(place, byte), _WORD(0), _WORD(3), _WORD(1)])  # to read, to the nearest cache, data
 
 
 class _Emitter:
@@ -96,7 +90,7 @@ class _Emitter:
         fused = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f32")
         with cgutils.for_range_slice(b, _PLACE(0), full, _PLACE(LANES), _PLACE) as (k, _):
             for w in ws:
-                _fetch(b, b.gep(w, [b.add(k, step)]))
+                bring_near(b, b.gep(w, [b.add(k, step)]))
             left = [self._floats(w, k, self.whole) for w in ws]
             for row, x in zip(totals, xs, strict=True):
                 right = self._floats(x, k, True)

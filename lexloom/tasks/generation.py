@@ -16,7 +16,7 @@ from lexloom.config import Config
 from lexloom.errors import ConfigError, DataError
 from lexloom.models.base import Network
 from lexloom.models.decoder import CausalDecoder, special_ids
-from lexloom.nn.decoding import ROWS, GenerationConfig, Request, generate
+from lexloom.nn.decoding import ROWS, Decoder, Generated, GenerationConfig, Request, generate
 from lexloom.objectives.base import Row
 from lexloom.tasks import metrics
 from lexloom.tasks.base import TASKS, Task
@@ -147,8 +147,7 @@ class TextGeneration(Task):
             Request(row["input_ids"].tolist(), config, seed=seed, key=int(keys.key(text)), stop=stop)
             for row, text in zip(prompts, texts, strict=True)
         ]
-        longest = max((len(request.prompt) + request.most(decoder) for request in requests), default=1)
-        answers = generate(decoder, requests, rows=min(ROWS, max(1, batch_tokens // longest)))
+        answers = written(decoder, requests, batch_tokens=batch_tokens)
         return [
             [{"generated_text": (text if whole else "") + tokenizer.decode(one.ids)} for one in found]
             for text, found in zip(texts, answers, strict=True)
@@ -166,9 +165,7 @@ class TextGeneration(Task):
         Raises:
             DataError: there are no rows to score.
         """
-        if not len(gold):
-            raise DataError("there are no rows to score")
-        return {"accuracy": sum(map(str.__eq__, gold, self.decided(answers))) / len(gold)}
+        return exact(gold, self.decided(answers))
 
     def decided(self, answers: Sequence[Any]) -> list[str]:
         """The first text of each answer, without white space."""
@@ -181,6 +178,23 @@ class TextGeneration(Task):
     def perfect(self, gold: Sequence[str]) -> list[Any]:
         """See `Task.perfect`."""
         return [[{"generated_text": text}] for text in gold]
+
+
+def written(decoder: Decoder, requests: Sequence[Request], *, batch_tokens: int) -> list[list[Generated]]:
+    """What follows each request, as many at once as `batch_tokens` hold of the longest one."""
+    longest = max((len(request.source or ()) + len(request.prompt) + request.most(decoder) for request in requests), default=1)
+    return generate(decoder, requests, rows=min(ROWS, max(1, batch_tokens // longest)))
+
+
+def exact(gold: Sequence[str], found: Sequence[str]) -> dict[str, float]:
+    """How often a text is the very text that it should be.
+
+    Raises:
+        DataError: there are no rows to score.
+    """
+    if not len(gold):
+        raise DataError("there are no rows to score")
+    return {"accuracy": sum(map(str.__eq__, gold, found)) / len(gold)}
 
 
 def squeezed(text: str) -> str:

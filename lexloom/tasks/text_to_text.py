@@ -16,12 +16,12 @@ from lexloom.config import Config
 from lexloom.errors import ConfigError, DataError
 from lexloom.models.base import Network
 from lexloom.models.decoder import SourceDecoder
-from lexloom.nn.decoding import ROWS, GenerationConfig, Request, generate
+from lexloom.nn.decoding import GenerationConfig, Request
 from lexloom.objectives.base import Row
 from lexloom.tasks import metrics
 from lexloom.tasks.base import TASKS, Task
 from lexloom.tasks.columns import Columns, ColumnsConfig, place
-from lexloom.tasks.generation import StopStrings, settled, squeezed
+from lexloom.tasks.generation import StopStrings, exact, settled, squeezed, written
 
 
 class TextToTextConfig(Config):
@@ -107,8 +107,7 @@ class TextToText(Task):
             Request([start], config, seed=seed, key=int(keys.key(text)), stop=stop, source=row["input_ids"].tolist())
             for row, text in zip(sources, texts, strict=True)
         ]
-        longest = max((len(request.source) + 1 + request.most(decoder) for request in requests), default=1)
-        answers = generate(decoder, requests, rows=min(ROWS, max(1, batch_tokens // longest)))
+        answers = written(decoder, requests, batch_tokens=batch_tokens)
         found = [[{"generated_text": tokenizer.decode(one.ids)} for one in several] for several in answers]
         return [several if config.num_return_sequences > 1 else several[0] for several in found]
 
@@ -123,9 +122,7 @@ class TextToText(Task):
         Raises:
             DataError: there are no rows to score.
         """
-        if not len(gold):
-            raise DataError("there are no rows to score")
-        return {"accuracy": sum(map(str.__eq__, gold, self.decided(answers))) / len(gold)}
+        return exact(gold, self.decided(answers))
 
     def decided(self, answers: Sequence[Any]) -> list[str]:
         """The first text of each answer, without white space."""

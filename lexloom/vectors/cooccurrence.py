@@ -78,9 +78,7 @@ class Cooccurrences:
             FormatError: it is of a newer format.
         """
         folder = Path(folder)
-        files.verify(folder, check_digests=False)
-        about = files.read_json(folder / _ABOUT, kind="co-occurrences")
-        files.check_format(about, folder / _ABOUT)
+        about = files.read_about(folder, _ABOUT, kind="co-occurrences")
         return cls(folder, Vocabulary.load(folder / _WORDS), about)
 
     def block_size(self, i: int, j: int) -> int:

@@ -113,11 +113,7 @@ class Glove:
             ConfigError: the width is another.
         """
         config, size = config or self.config, len(self.vocabulary)
-        if vocabulary.words[:size] != self.vocabulary.words:
-            raise ConfigError("these words are not those of the saved state, with others behind")
-        if config.dim != self.config.dim:
-            hint = f"set dim to {self.config.dim}, or begin anew"
-            raise ConfigError("the saved vectors have another width", expected=str(self.config.dim), got=str(config.dim), hint=hint)
+        states.check_grown(self.vocabulary, self.config.dim, vocabulary, config.dim)
         found = Glove(config, vocabulary, self.seed if seed is None else seed)
         for name, rows in found._tables.items():
             rows[:size] = self._tables[name]

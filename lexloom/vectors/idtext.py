@@ -47,9 +47,7 @@ class IdText:
             FormatError: it is of a newer format.
         """
         folder = Path(folder)
-        files.verify(folder, check_digests=False)
-        about = files.read_json(folder / _TEXT, kind="text")
-        files.check_format(about, folder / _TEXT)
+        about = files.read_about(folder, _TEXT, kind="text")
         ids = np.memmap(folder / _IDS, dtype="<i4", mode="r")
         return cls(folder, ids, Vocabulary.load(folder / _WORDS), about)
 

@@ -15,17 +15,14 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
+
+from lexloom.nn.instructions import bring_near, instruction
 
 WIDTH = 16
 LINE = 64  # bytes
 _FLOAT, _WORD = ir.FloatType(), ir.IntType(32)
 _VECTOR, _WORDS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_WORD, WIDTH)
-
-
-def _intrinsic(function: Any) -> Any:
-    """numba's `intrinsic`, whose result kernels call with fewer arguments than its source has."""
-    return intrinsic(function)
 
 
 class Lanes(types.Type):
@@ -70,7 +67,7 @@ def table(rows: int, width: int) -> npt.NDArray[np.float32]:
     return memory[start : start + rows * full].reshape(rows, full)
 
 
-@_intrinsic
+@instruction
 def pointer(typing: Any, array: Any) -> Any:
     """Where the first number of an array stands. Held by kernels in its place, it is not counted, which numba does at every assignment of
     an array: two locked additions to memory that all threads share. The array has to outlive it.
@@ -86,13 +83,13 @@ def _vector(builder: Any, numbers: Any, at: Any) -> Any:
     return builder.bitcast(builder.gep(numbers, [at]), _VECTOR.as_pointer())
 
 
-@_intrinsic
+@instruction
 def load(typing: Any, numbers: Any, at: Any) -> Any:
     """numbers[at : at + 16], of a pointer to float32."""
     return LANES(numbers, types.int64), lambda context, builder, signature, values: builder.load(_vector(builder, *values), align=4)
 
 
-@_intrinsic
+@instruction
 def store(typing: Any, numbers: Any, at: Any, value: Any) -> Any:
     """numbers[at : at + 16] ← value."""
 
@@ -103,45 +100,42 @@ def store(typing: Any, numbers: Any, at: Any, value: Any) -> Any:
     return types.void(numbers, types.int64, LANES), generate
 
 
-@_intrinsic
+@instruction
 def fetch(typing: Any, numbers: Any, at: Any) -> Any:
     """Has the line of memory around numbers[at] brought near."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        call = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD]))
-        place = builder.bitcast(builder.gep(values[0], [values[1]]), byte)
-        builder.call(call, [place, _WORD(0), _WORD(3), _WORD(1)])  # to read, to the nearest cache, data
+        bring_near(builder, builder.gep(values[0], [values[1]]))
         return context.get_dummy_value()
 
     return types.void(numbers, types.int64), generate
 
 
-@_intrinsic
+@instruction
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a · b + c."""
     return LANES(LANES, LANES, LANES), _call("llvm.fmuladd", 3)
 
 
-@_intrinsic
+@instruction
 def absolute(typing: Any, a: Any) -> Any:
     """|a|"""
     return LANES(LANES), _call("llvm.fabs", 1)
 
 
-@_intrinsic
+@instruction
 def floor(typing: Any, a: Any) -> Any:
     """The integers at or below."""
     return LANES(LANES), _call("llvm.floor", 1)
 
 
-@_intrinsic
+@instruction
 def root(typing: Any, a: Any) -> Any:
     """√a"""
     return LANES(LANES), _call("llvm.sqrt", 1)
 
 
-@_intrinsic
+@instruction
 def larger(typing: Any, a: Any, b: Any) -> Any:
     """max(a, b)"""
     return LANES(LANES, LANES), _call("llvm.maxnum", 2)
@@ -160,13 +154,13 @@ def _spread(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(_WORDS, [0] * WIDTH))
 
 
-@_intrinsic
+@instruction
 def spread(typing: Any, value: Any) -> Any:
     """The same number in all lanes."""
     return LANES(types.float32), lambda context, builder, signature, values: _spread(builder, values[0])
 
 
-@_intrinsic
+@instruction
 def where_above_zero(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
     """`yes` in the lanes where the condition is above 0, else `no`."""
 
@@ -177,7 +171,7 @@ def where_above_zero(typing: Any, condition: Any, yes: Any, no: Any) -> Any:
     return LANES(LANES, LANES, LANES), generate
 
 
-@_intrinsic
+@instruction
 def power_of_two(typing: Any, exponent: Any) -> Any:
     """2ⁿ of whole numbers from -126 to 127."""
 
@@ -203,7 +197,7 @@ def _folded(builder: Any, found: Any, width: int) -> Any:
     return found
 
 
-@_intrinsic
+@instruction
 def total(typing: Any, a: Any) -> Any:
     """The sum of all lanes."""
     return types.float32(LANES), lambda context, builder, signature, values: builder.extract_element(
@@ -211,7 +205,7 @@ def total(typing: Any, a: Any) -> Any:
     )
 
 
-@_intrinsic
+@instruction
 def store_totals(typing: Any, numbers: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """numbers[at : at + 4] ← the sums of the lanes of a, b, c and d: together they take a third of the time of four times `total`."""
 

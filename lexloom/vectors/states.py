@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lexloom import files
-from lexloom.errors import CheckpointError
+from lexloom.errors import CheckpointError, ConfigError
 from lexloom.vectors.vocabulary import Vocabulary
 
 _TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
@@ -44,9 +44,7 @@ def load(folder: Path | str) -> tuple[dict[str, Any], Vocabulary]:
         FormatError: it is of a newer format.
     """
     folder = Path(folder)
-    files.verify(folder)
-    state = files.read_json(folder / _STATE, kind="state of word vectors")
-    files.check_format(state, folder / _STATE)
+    state = files.read_about(folder, _STATE, kind="state of word vectors", check_digests=True)
     return state, Vocabulary.load(folder / _WORDS)
 
 
@@ -66,3 +64,16 @@ def fill(tables: Tables, folder: Path | str) -> None:
             got = str(found[name].shape) if name in found else "nothing"
             raise CheckpointError(f"the {name} vectors do not fit the vocabulary", expected=str(table.shape), got=got, where=str(folder))
         table[:] = found[name]
+
+
+def check_grown(before: Vocabulary, dim: int, vocabulary: Vocabulary, wanted: int) -> None:
+    """Looks whether vectors of some words and width `dim` can go on with another vocabulary and a `wanted` width.
+
+    Raises:
+        ConfigError: the words do not begin with those of before, or the width is another.
+    """
+    if vocabulary.words[: len(before)] != before.words:
+        raise ConfigError("these words are not those of the saved state, with others behind")
+    if wanted != dim:
+        hint = f"set dim to {dim}, or begin anew"
+        raise ConfigError("the saved vectors have another width", expected=str(dim), got=str(wanted), hint=hint)

@@ -121,11 +121,7 @@ class Word2Vec:
         """
         config = config or self.config
         before, size = self.config, len(self.vocabulary)
-        if vocabulary.words[:size] != self.vocabulary.words:
-            raise ConfigError("these words are not those of the saved state, with others behind")
-        if config.dim != before.dim:
-            hint = f"set dim to {before.dim}, or begin anew"
-            raise ConfigError("the saved vectors have another width", expected=str(before.dim), got=str(config.dim), hint=hint)
+        states.check_grown(self.vocabulary, before.dim, vocabulary, config.dim)
         if config.loss != before.loss or config.loss == "hierarchical-softmax":
             hint = "train with negative sampling what is to go on, or begin anew"
             raise ConfigError("only vectors of negative sampling can go on: a tree of other counts has other nodes", hint=hint)
