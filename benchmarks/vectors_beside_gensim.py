@@ -173,9 +173,13 @@ def quality(kind: str, dim: int, options: argparse.Namespace, text: Path, ids: P
             side = make(seed=seed)
             side.steps(options.epochs)
             rows.append(scores(side.words, side.vectors, options.data))
-        told = ((key, [100 * row[key] for row in rows]) for key in ("analogies", "similarity"))
-        shown = "; ".join(f"{key} {np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" for key, values in told)
-        print(f"{kind}, {dim}, {options.epochs} epochs, {name}: {shown}", flush=True)
+        print(f"{kind}, {dim}, {options.epochs} epochs, {name}: {told(rows)}", flush=True)
+
+
+def told(rows: list[dict[str, float]]) -> str:
+    """Scores over the seeds: mean, least and greatest."""
+    columns = ((key, [100 * row[key] for row in rows]) for key in ("analogies", "similarity"))
+    return "; ".join(f"{key} {np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" for key, values in columns)
 
 
 if __name__ == "__main__":
