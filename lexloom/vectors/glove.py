@@ -41,7 +41,7 @@ from lexloom.vectors.vocabulary import Vocabulary
 from lexloom.vectors.windows import INLINE, PLAIN
 
 Floats = npt.NDArray[np.float32]
-_BLOCK = 1 << 14
+_BLOCK = 1 << 10
 _SIDES = ("w", "c")
 
 

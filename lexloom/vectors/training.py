@@ -36,7 +36,7 @@ INTERVAL = 64
 TOGETHER, STEPS = 512, 0.5
 """Deterministic training takes so many windows together at most, and no more than move one vector by so many learning rates: where slopes
 of many updates are found at the same place, the vectors of frequent words overshoot, and training may end in infinity."""
-_BLOCK = 1 << 14
+_BLOCK = 1 << 10
 
 
 class Word2VecConfig(Config):
