@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from _ours import Loop, MadeRows
+from _trainer import TrainerSteps
 
 from lexloom import compute, keys
 from lexloom.models.base import Network
@@ -18,15 +18,6 @@ from lexloom.objectives.base import Vocabulary
 from lexloom.objectives.masked_lm import MaskedLM, MaskedLMConfig
 
 SPECIAL = (0, 1, 2, 3, 4)  # padding, unknown, [CLS], [SEP], [MASK]
-TRAINER: dict[str, Any] = {
-    "output_dir": "runs/bench-trainer",
-    "use_cpu": True,
-    "save_strategy": "no",
-    "report_to": [],
-    "disable_tqdm": True,
-    "logging_strategy": "no",
-}
-"""The Trainer's settings while it is timed: it trains, and does nothing else."""
 FILLS = {"input_ids": 0, "token_type_ids": 0}
 
 
@@ -55,6 +46,12 @@ class Size:
     def __str__(self) -> str:
         shape = f"{self.layers} × {self.width}, V = {self.vocabulary:,}, {self.rows} × {self.length} a step"
         return f"{shape}, {self.rate:.0%} masked, dropout {self.dropout}"
+
+    def head(self) -> Iterator[tuple[str, int, int, int]]:
+        """The linear layers of the head: name, positions of a step, width, outputs."""
+        positions = self.rows * max(1, round(self.rate * self.length))
+        yield "head dense", positions, self.width, self.width
+        yield "head vocabulary", positions, self.width, self.vocabulary
 
     def config(self) -> dict[str, Any]:
         """Under the names of `config.json`."""
@@ -101,8 +98,8 @@ class Ours(Loop):
         super().__init__(network, objective, chosen, RandomRows(wanted), rows=wanted.rows, length=wanted.length)
 
 
-class TrainerPeer:
-    """`transformers.Trainer` on the same rows, masking by its own collator, fused AdamW.
+class TrainerPeer(TrainerSteps):
+    """`transformers.Trainer` on the same rows, masking by its own collator.
 
     Args:
         bf16: autocast; compile: `torch_compile`; attention: `eager` or `sdpa`.
@@ -110,49 +107,13 @@ class TrainerPeer:
 
     def __init__(self, size: Mapping[str, Any], *, bf16: bool, compile: bool = False, attention: str = "sdpa") -> None:
         from transformers import BertConfig as TheirConfig
-        from transformers import (
-            BertForMaskedLM,
-            BertTokenizer,
-            DataCollatorForLanguageModeling,
-            PrinterCallback,
-            Trainer,
-            TrainerCallback,
-            TrainingArguments,
-        )
+        from transformers import BertForMaskedLM, BertTokenizer, DataCollatorForLanguageModeling
 
-        size = Size(**size)
-
-        class Clock(TrainerCallback):
-            def __init__(self) -> None:
-                self.ends: list[float] = []
-
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                self.ends.append(time.perf_counter())
-
-        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(size.vocabulary - 5))]
+        wanted = Size(**size)
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(wanted.vocabulary - 5))]
         tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
         torch.manual_seed(1)
-        model = BertForMaskedLM(TheirConfig(**size.config(), attn_implementation=attention))
-        rows = [{"input_ids": row["input_ids"].tolist()} for row in RandomRows(size).made]
-        self.clock, self.size, self.printer = Clock(), size, PrinterCallback
-        self.arguments = lambda n: TrainingArguments(
-            max_steps=n,
-            per_device_train_batch_size=size.rows,
-            learning_rate=1e-4,
-            optim="adamw_torch_fused",
-            bf16=bf16,
-            torch_compile=compile,
-            **TRAINER,
-        )
-        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=size.rate)
-        self.make = lambda n: Trainer(
-            model=model, args=self.arguments(n), train_dataset=rows, data_collator=collator, callbacks=[self.clock]
-        )
-
-    def steps(self, n: int) -> float:
-        """Seconds of `n` steps, the first of a call not counted: it holds what the Trainer does once."""
-        self.clock.ends.clear()
-        trainer = self.make(n + 1)
-        trainer.remove_callback(self.printer)
-        trainer.train()
-        return self.clock.ends[-1] - self.clock.ends[0]
+        model = BertForMaskedLM(TheirConfig(**wanted.config(), attn_implementation=attention))
+        rows = [{"input_ids": row["input_ids"].tolist()} for row in RandomRows(wanted).made]
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=wanted.rate)
+        super().__init__(model, rows, collator, batch=wanted.rows, bf16=bf16, compile=compile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -40,9 +41,9 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, turned: bool) -> Tensor:
 
 def products(size: Size) -> Iterator[Product]:
     """Of each linear layer three, of attention six batched ones."""
-    n, d, m = size.tokens, size.width, size.rows * max(1, round(size.rate * size.length))
+    n, d = size.tokens, size.width
     linear = [("qkv", size.layers, n, d, 3 * d), ("attention out", size.layers, n, d, d), ("up", size.layers, n, d, 4 * d)]
-    linear += [("down", size.layers, n, 4 * d, d), ("head dense", 1, m, d, d), ("head vocabulary", 1, m, d, size.vocabulary)]
+    linear += [("down", size.layers, n, 4 * d, d), *((name, 1, *shape) for name, *shape in size.head())]
     for name, times, rows, inner, outer in linear:
         yield Product(f"{name}, forward", times, (rows, inner), (inner, outer), (False, True))
         yield Product(f"{name}, gradient of input", times, (rows, outer), (outer, inner), (False, False))
@@ -68,13 +69,15 @@ class Floor:
     """The products of a step alone, one after the other.
 
     Args:
+        size: the fields of the `Size` of the module `sized`.
         lie: with operands as they lie in a step, some of them transposed; else all contiguous.
     """
 
-    def __init__(self, size: Mapping[str, Any], lie: bool = False) -> None:
+    def __init__(self, size: Mapping[str, Any], sized: str = "_bert", lie: bool = False) -> None:
         chosen = compute.for_inference(dtype="auto")
         chosen.apply()
-        self.work = [(product.times, *product.operands(chosen.torch_dtype, lie=lie)) for product in products(Size(**size))]
+        wanted = importlib.import_module(sized).Size(**size)
+        self.work = [(product.times, *product.operands(chosen.torch_dtype, lie=lie)) for product in products(wanted)]
 
     def steps(self, n: int) -> float:
         """Seconds of `n` steps' products."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from lexloom import compute
 from lexloom.models.base import Network
 from lexloom.objectives.base import Objective
-from lexloom.train.loop import fit
+from lexloom.train.loop import StepInfo, fit
 from lexloom.train.optim import AdamW, OptimizerConfig
 from lexloom.train.source import PackedSource, Phase
 from lexloom.train.step import Step, prepared
@@ -47,8 +49,22 @@ class Loop:
 
     def steps(self, n: int) -> float:
         """Seconds of `n` steps, after one that is not counted: it holds what a start does once."""
-        phase = Phase(self.length, self.packing, self.done + n + 1, self.rows, self.rows)
-        source = PackedSource([phase], self.objective, seed=1)
-        ends = [time.perf_counter() for _ in fit(self.step, self.objective.parts, self.optimizer, source, lambda _: RATE, start=self.done)]
-        self.done += n + 1
+        ends = [time.perf_counter() for _ in self._fit(n + 1, RATE)]
         return ends[-1] - ends[0]
+
+    def losses(self, n: int, rate: float) -> list[float]:
+        """Of each of `n` steps at a constant rate."""
+        return [info.loss for info in self._fit(n, rate)]
+
+    def order(self, n: int) -> np.ndarray:
+        """The places of the rows that the next `n` steps see."""
+        order = self._source(n).orders[0]
+        return np.concatenate([order.batch_rows(self.done + i, self.rows)[1] for i in range(n)])
+
+    def _source(self, n: int) -> PackedSource:
+        """The rows of the steps until `n` more are done."""
+        return PackedSource([Phase(self.length, self.packing, self.done + n, self.rows, self.rows)], self.objective, seed=1)
+
+    def _fit(self, n: int, rate: float) -> Iterator[StepInfo]:
+        source, start, self.done = self._source(n), self.done, self.done + n
+        return fit(self.step, self.objective.parts, self.optimizer, source, lambda _: rate, start=start)

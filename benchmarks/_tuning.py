@@ -11,8 +11,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from pathlib import Path
 from typing import Any
 
-from _bert import TRAINER
 from _sentences import labelled, sentences
+from _trainer import TRAINER
 
 from lexloom import compute
 from lexloom.hub.bundle import Bundle

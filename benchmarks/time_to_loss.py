@@ -26,7 +26,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from _bert import TRAINER
+from _trainer import TRAINER
 
 import lexloom
 from lexloom import compute

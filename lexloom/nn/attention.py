@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.eager import once
 
 ONE_QUERY_FROM = 256  # numbers of the queries of one step from which a kernel of its own is worth its compiling
 MASKED = -3e4  # far below any score, finite in every dtype, so that a row of padding alone gives no NaN
@@ -17,7 +18,7 @@ MASKED = -3e4  # far below any score, finite in every dtype, so that a row of pa
 
 def padding_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, S) bool -> (B, 1, 1, S): 0 where a key may be seen, a large negative number where it is padding."""
-    return torch.where(attention_mask, 0.0, MASKED).to(dtype)[:, None, None, :]
+    return once(torch.where(attention_mask, 0.0, MASKED).to(dtype)[:, None, None, :])
 
 
 def window_bias(length: int, reach: int, attention_mask: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -26,7 +27,7 @@ def window_bias(length: int, reach: int, attention_mask: Tensor | None, dtype: t
     seen = ((places[:, None] - places).abs() <= reach)[None]
     if attention_mask is not None:
         seen = seen & attention_mask[:, None, :]
-    return torch.where(seen, 0.0, MASKED).to(dtype)[:, None]
+    return once(torch.where(seen, 0.0, MASKED).to(dtype)[:, None])
 
 
 def causal_bias(ids: Tensor, attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -45,7 +46,7 @@ def causal_bias(ids: Tensor, attention_mask: Tensor | None, dtype: torch.dtype) 
     seen = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
     if attention_mask is not None:
         seen = seen & attention_mask[:, None, None, :]
-    return torch.where(seen, 0.0, MASKED).to(dtype)
+    return once(torch.where(seen, 0.0, MASKED).to(dtype))
 
 
 def _starts_with_padding(attention_mask: Tensor | None) -> bool:

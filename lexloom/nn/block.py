@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,12 +11,21 @@ from torch import Tensor, nn
 
 from lexloom.errors import unknown
 from lexloom.nn.attention import SelfAttention
+from lexloom.nn.cross_entropy import at_least_fp32
 from lexloom.nn.dropout import Dropout
+
+_SLOPE = 2 * (2 / math.pi) ** 0.5
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU by its tanh approximation (Hendrycks and Gimpel 2016), `gelu_new` in published configs."""
-    return F.gelu(x, approximate="tanh")
+    """GELU by its tanh approximation (Hendrycks and Gimpel 2016), `gelu_new` in published configs.
+
+    Compiled it is x · σ(2u), the same function of x, for (1 + tanh u) / 2 = σ(2u): half as long on a CPU, forward and backward.
+    """
+    if not torch.compiler.is_compiling():
+        return F.gelu(x, approximate="tanh")
+    wide = at_least_fp32(x)
+    return (wide * torch.sigmoid(_SLOPE * (wide + 0.044715 * wide * wide * wide))).to(x.dtype)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

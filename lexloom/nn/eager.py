@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 _WAITING: list[list[Callable[..., Any]]] = []
@@ -25,6 +26,27 @@ def eager(function: F) -> F:
         return cell[0](*arguments, **options)
 
     return cast(F, call)
+
+
+def once(x: Tensor) -> Tensor:
+    """A tensor without gradient that many operations read, made once. Compiled for a CPU, each would make it anew from what it is made of.
+
+    A mask of tokens in the scores of attention, for one, took longer than their softmax.
+    """
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or x.device.type != "cpu":
+        return x
+    found: Tensor = _once(x)
+    return found
+
+
+@torch.library.custom_op("lexloom::once", mutates_args=(), device_types="cpu")
+def _once(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@_once.register_fake
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
 
 
 def leave_alone() -> None:

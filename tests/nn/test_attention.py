@@ -47,3 +47,20 @@ def test_causal_without_a_bias_is_causal_by_a_bias(shared: int) -> None:
     written = attend(q.requires_grad_(), k, v, None, OFF, None, causal=True)
     for other in (keyed, written):
         assert (other - expected)[behind[:, None].expand(2, 4, 9)].abs().max() <= 1e-12
+
+
+def test_in_a_graph_what_may_be_seen_is_made_once() -> None:
+    graphs: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append(graph.code)
+        return graph.forward
+
+    def seen(ids: Tensor, mask: Tensor) -> Tensor:
+        bias = causal_bias(ids, mask, torch.float64)
+        assert bias is not None
+        return bias + 1.0
+
+    ids, mask = torch.zeros(2, 5), torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
+    assert torch.equal(torch.compile(seen, backend=keep, dynamic=False)(ids, mask), seen(ids, mask))
+    assert len(graphs) == 1 and "lexloom.once" in graphs[0]

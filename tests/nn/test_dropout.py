@@ -132,6 +132,13 @@ def test_the_kernel_gives_the_same_masks(shape: tuple[int, ...], threads: int) -
     assert torch.equal(found, ((hashed >> 8) & 0xFFFFFF) >= int(0.3 * (1 << 24)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_the_kernel_writes_ones_and_zeros_of_any_dtype(dtype: torch.dtype) -> None:
+    numbers = row_keys(rows=3), 77, 1000, int(0.3 * (1 << 24))
+    found = mask_kernel.kept(*numbers, dtype)
+    assert found.dtype == dtype and torch.equal(found, mask_kernel.kept(*numbers).to(dtype))
+
+
 def test_large_batches_have_the_masks_of_small_ones() -> None:
     words, shape = row_keys(rows=8), torch.Size((8, ONE_PASS_FROM // 8))
     rows = [keep_mask(words[i : i + 1], 5, torch.Size((1, *shape[1:])), 0.3) for i in range(8)]
