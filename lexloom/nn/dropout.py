@@ -20,7 +20,7 @@ def mix32(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-def keep_mask(row_keys: Tensor, site: int, shape: torch.Size, p: float) -> Tensor:
+def keep_mask(row_keys: Tensor, site: int, shape: torch.Size, p: float, dtype: torch.dtype = torch.bool) -> Tensor:
     """Which values stay.
 
     Args:
@@ -28,38 +28,25 @@ def keep_mask(row_keys: Tensor, site: int, shape: torch.Size, p: float) -> Tenso
         site: the number of the place in the network; every dropout has its own.
         shape: (B, …) of the values.
         p: the share that is dropped.
+        dtype: of the result. On a CPU multiplying by numbers is two and a half times as fast as selecting by bools, and Inductor
+            (torch 2.13) takes longer to make bools fit for selecting than for all the rest of an attention's softmax.
 
     Returns:
-        (B, …) bool, True with probability 1 - p.
+        (B, …) of 1 with probability 1 - p, and 0.
     """
-    offset, least = _numbers(site, p)
-    if row_keys.device.type == "cpu" and shape.numel() >= ONE_PASS_FROM:
+    offset, least = (site * 0x27D4EB2F + 1) & 0x7FFFFFFF, int(p * (1 << 24))
+    compiling = torch.compiler.is_compiling()
+    # Of what follows Inductor makes code that writes beyond the end of a row whose size is no multiple of a vector's.
+    if row_keys.device.type == "cpu" and (compiling or shape.numel() >= ONE_PASS_FROM):
         from lexloom.nn import mask_kernel  # brings a compiler, which small batches can do without
 
-        return mask_kernel.kept(row_keys, offset, shape[1:].numel(), least).view(shape)
+        work = mask_kernel.compiled if compiling else mask_kernel.kept
+        return work(row_keys, offset, shape[1:].numel(), least, dtype).view(shape)
     places = torch.arange(shape[1:].numel(), dtype=torch.int32, device=row_keys.device)
     start = mix32(row_keys[:, :1] + offset)
     # The second word enters between two rounds, so that no two rows run along one sequence at a shift.
     hashed = mix32(mix32(places * _WEYL + start) + row_keys[:, 1:])
-    return (((hashed >> 8) & 0xFFFFFF) >= least).view(shape)
-
-
-def keep_factors(row_keys: Tensor, site: int, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
-    """`keep_mask` as 1 and 0 of a dtype, for code compiled for a CPU.
-
-    Inductor (torch 2.13) takes longer to turn bools into what it selects by than for all the rest of an attention's softmax. And of the
-    mask's own arithmetic it makes code that writes beyond the end of a row whose size is no multiple of a vector's.
-    """
-    from lexloom.nn import mask_kernel
-
-    offset, least = _numbers(site, p)
-    found: Tensor = mask_kernel.compiled(row_keys, offset, shape[1:].numel(), least, dtype)
-    return found.view(shape)
-
-
-def _numbers(site: int, p: float) -> tuple[int, int]:
-    """What is added to the keys at a site, and the least of 24 bits that stay."""
-    return (site * 0x27D4EB2F + 1) & 0x7FFFFFFF, int(p * (1 << 24))
+    return (((hashed >> 8) & 0xFFFFFF) >= least).view(shape).to(dtype)
 
 
 class Dropout(nn.Module):
@@ -76,10 +63,7 @@ class Dropout(nn.Module):
         """(B, …) -> (B, …); `row_keys` (B, 2) int32 or None."""
         if row_keys is None or self.p <= 0.0:
             return x
-        if torch.compiler.is_compiling() and x.device.type == "cpu":
-            return x * keep_factors(row_keys, self.site, x.shape, self.p, x.dtype) * (1.0 / (1.0 - self.p))
-        keep = keep_mask(row_keys, self.site, x.shape, self.p)
-        return torch.where(keep, x * (1.0 / (1.0 - self.p)), 0.0)
+        return x * keep_mask(row_keys, self.site, x.shape, self.p, x.dtype) * (1.0 / (1.0 - self.p))
 
     def extra_repr(self) -> str:
         return f"p={self.p}, site={self.site}"
