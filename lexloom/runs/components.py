@@ -13,6 +13,7 @@ from lexloom.errors import ConfigError, LexloomError, unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Network
 from lexloom.objectives.base import OBJECTIVES, Objective, Vocabulary
 from lexloom.objectives.together import Together
+from lexloom.runs import embeddings, vector_stages
 from lexloom.runs.recipe import FinetuneSection, Plan, PretrainSection
 from lexloom.tasks.base import TASKS, Task
 from lexloom.train.settings import AMOUNTS, FinetuneConfig, PretrainConfig
@@ -33,7 +34,7 @@ class Start(Config):
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of pre-training, settled. `kind` is None where the model comes from a bundle."""
+    """A phase of pre-training, settled. `kind` is None where the model comes from a bundle; `vectors`: see `embeddings`."""
 
     kind: type[Architecture] | None
     model: dict[str, Any]
@@ -41,6 +42,7 @@ class Phase:
     objectives: list[tuple[type[Objective], Any]]
     train: PretrainConfig
     fills: list[str]
+    vectors: str | None = None
 
     @property
     def words(self) -> bool:
@@ -61,13 +63,18 @@ class Phase:
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A task of a recipe, settled. `model` is the network that it starts with fresh weights, where it does not start from a bundle."""
+    """A task of a recipe, settled.
+
+    Attributes:
+        model: the network that it starts with fresh weights, where it does not start from a bundle; `vectors`: see `embeddings`.
+    """
 
     section: FinetuneSection
     kind: type[Task]
     config: Any
     train: FinetuneConfig
     model: tuple[type[Architecture], dict[str, Any]] | None = None
+    vectors: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ def settle(plan: Plan) -> Components:
     problems: list[LexloomError] = []
     phases = [_phase(plan, section, plan.phase_place(i), problems) for i, section in enumerate(plan.recipe.phases)]
     tasks = {name: _task(plan, name, section, problems) for name, section in plan.recipe.finetune.items()}
+    problems += vector_stages.problems(plan)
     if problems:
         raise ConfigError.together(problems)
     found = Components([p for p in phases if p], {name: task for name, task in tasks.items() if task})
@@ -103,7 +111,8 @@ def _misfits(plan: Plan, found: Components) -> Iterator[LexloomError]:
     last: type[Architecture] | None = None
     for i, phase in enumerate(found.phases):
         before = found.phases[i - 1] if i else phase
-        if phase.start is None and plan.recipe.phases[i].model and (phase.kind, phase.model) != (before.kind, before.model):
+        now, then = ((one.kind, one.model, one.vectors) for one in (phase, before))
+        if phase.start is None and plan.recipe.phases[i].model and now != then:
             what = "a later phase goes on with the network of the one before it, and this is another"
             yield ConfigError(what, where=plan.document.where((*plan.phase_place(i), "model")), hint="take model: away")
         last = None if phase.start is not None else last if i else phase.kind
@@ -157,6 +166,7 @@ def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[Le
         problems += found
         objectives.append((kind, config))
     start, architecture, model = _model(plan, section, (*place, "model"), problems)
+    vectors = None if start is not None else section.model.get("vectors")
     if len(problems) > before:
         return None
     if all(getattr(train, name) is None for name in AMOUNTS):
@@ -166,7 +176,7 @@ def _phase(plan: Plan, section: PretrainSection, place: Place, problems: list[Le
             )
         )
         return None
-    return Phase(architecture, model, start, objectives, train, section.fills)
+    return Phase(architecture, model, start, objectives, train, section.fills, vectors)
 
 
 def _objectives(section: PretrainSection) -> dict[str, dict[str, Any]]:
@@ -190,13 +200,15 @@ def _architecture(
 ) -> tuple[type[Architecture], dict[str, Any]]:
     """An architecture by `kind`, and its settings over those of the `preset`."""
     kind = ARCHITECTURES.get(settings.pop("kind", "bert"))
-    preset = settings.pop("preset", None)
+    preset, vectors = settings.pop("preset", None), settings.pop("vectors", None)
     if preset is not None and preset not in kind.PRESETS:
         problems.append(unknown("preset", str(preset), kind.PRESETS, where=plan.document.where((*place, "preset"))))
         return kind, {}
     merged = {**kind.PRESETS.get(preset, {}), **settings}
     _, found = attempt(kind.Config, merged, plan.document, place)
     problems += found
+    if vectors is not None and not found:
+        problems += embeddings.problems(plan, kind, merged, vectors, (*place, "vectors"))
     return kind, merged
 
 
@@ -209,7 +221,8 @@ def _task(plan: Plan, name: str, section: FinetuneSection, problems: list[Lexloo
     before, model = len(problems), None
     if section.model is not None:
         model = _architecture(plan, dict(section.model), (*place, "model"), problems)
-    return None if found or more or len(problems) > before else FineTuning(section, kind, config, train, model)
+    vectors = (section.model or {}).get("vectors")
+    return None if found or more or len(problems) > before else FineTuning(section, kind, config, train, model, vectors)
 
 
 def describe(model: Mapping[str, Any]) -> str:

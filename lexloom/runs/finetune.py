@@ -17,6 +17,7 @@ from lexloom.models.base import Network
 from lexloom.objectives.base import Vocabulary
 from lexloom.runs import labelled
 from lexloom.runs.components import FineTuning, misfit, settle
+from lexloom.runs.embeddings import Embeddings, vectors_in
 from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, majority_answers, summary, write_seen
 from lexloom.runs.labelled import Labelled
 from lexloom.runs.origin import visits
@@ -88,10 +89,22 @@ class FineTune:
 
     Args:
         folder: of the stage; each seed has its own below it.
+        embeddings: of a new network, where its words start from vectors.
     """
 
-    def __init__(self, folder: Path, tuning: FineTuning, data: Data, start: Bundle, console: Console, *, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tuning: FineTuning,
+        data: Data,
+        start: Bundle,
+        console: Console,
+        *,
+        seed: int,
+        embeddings: Embeddings | None = None,
+    ) -> None:
         self.folder, self.data, self.start, self.console, self.seed = folder, data, start, console, seed
+        self.embeddings = embeddings
         self.train = tuning.train
         config = tuning.config
         if (settle := getattr(tuning.kind, "settle", None)) is not None:
@@ -112,15 +125,24 @@ class FineTune:
         lines = [f"{len(self.data.train):,} training rows, {told['tokens']:,} tokens, at most {self.max_length} a row"]
         if told["cut_texts"]:
             lines.append(f"{told['cut_texts']:,} texts are longer and are cut; settings.long_texts=windows reads them whole")
+        lines += [self.embeddings.said] if self.embeddings is not None else []
         lines += [f"{name}: {n['total']:,} bad rows were put aside" for name, n in self.data.bad.items() if n.get("total")]
         return lines
 
     def run(self, name: str, start: Bundle | None) -> Runs:
         """Fine-tunes `start`, or for None the same network with fresh weights, once per seed in `folder/name/seed-N/`."""
         seeds = range(self.seed, self.seed + self.train.seeds)
-        results = [self._seed(self.folder / name / f"seed-{seed}", start or from_scratch(self.start, seed), seed) for seed in seeds]
+        results = [self._seed(self.folder / name / f"seed-{seed}", start or self.fresh(seed), seed) for seed in seeds]
         best = min(range(len(results)), key=lambda i: results[i]["validation"])
         return Runs([result["answers"] for result in results], self.folder / name / f"seed-{seeds[best]}" / "bundle")
+
+    def fresh(self, seed: int) -> Bundle:
+        """The same network with the weights that a new one has: what pre-training is measured against, or a new network of its own."""
+        kind, network = type(self.start.network.backbone), self.start.network
+        found = Network.build(kind, network.backbone.config, network.roles, seed=seed)
+        if self.embeddings is not None:
+            self.embeddings.install(found)
+        return Bundle(found, self.start.tokenizer, self.start.task, self.start.pooling, self.start.extra)
 
     def _seed(self, folder: Path, start: Bundle, seed: int) -> dict[str, Any]:
         done = folder / "result.json"
@@ -206,13 +228,6 @@ class FineTune:
         return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
 
 
-def from_scratch(start: Bundle, seed: int) -> Bundle:
-    """The same network with fresh weights: what pre-training is measured against."""
-    kind, network = type(start.network.backbone), start.network
-    fresh = Network.build(kind, network.backbone.config, network.roles, seed=seed)
-    return Bundle(fresh, start.tokenizer, start.task, start.pooling, start.extra)
-
-
 def work(run: Run, name: str) -> Work:
     """The stage of one task of a recipe."""
     tuning, source, paths = inputs_of(run, name)
@@ -222,12 +237,15 @@ def work(run: Run, name: str) -> Work:
         "start": content(source),
         "data": {split: content(path) for split, path in paths.items()},
         "seed": run.recipe.seed,
+        **vectors_in(run, tuning.vectors),
     }
     stage = Stage(f"finetune/{name}", run.path(f"finetune/{name}"), depends, trained=True)
 
     def make() -> None:
         data = read_data(stage.folder, paths["train"], paths.get("validation"), paths.get("test"), run.recipe.seed)
-        finetune(stage.folder, tuning, data, opened(tuning, source, run.recipe.seed), run.console, seed=run.recipe.seed, name=name)
+        start, seed = opened(tuning, source, run.recipe.seed), run.recipe.seed
+        vectors = Embeddings.named(run, tuning.vectors, start.tokenizer)
+        finetune(stage.folder, tuning, data, start, run.console, seed=seed, name=name, embeddings=vectors)
 
     return Work(stage, make)
 
@@ -258,10 +276,20 @@ def opened(tuning: FineTuning, source: Path, seed: int) -> Bundle:
     return Bundle(Network.build(kind, config, (), seed=seed), tokenizer.with_max_length(length))
 
 
-def finetune(folder: Path, tuning: FineTuning, data: Data, start: Bundle, console: Console, *, seed: int, name: str) -> Path:
+def finetune(
+    folder: Path,
+    tuning: FineTuning,
+    data: Data,
+    start: Bundle,
+    console: Console,
+    *,
+    seed: int,
+    name: str,
+    embeddings: Embeddings | None = None,
+) -> Path:
     """Fine-tunes, scores beside the baselines, and writes `folder/bundle` and `folder/summary.json`."""
     began = time.perf_counter()
-    runner = FineTune(folder, tuning, data, start, console, seed=seed)
+    runner = FineTune(folder, tuning, data, start, console, seed=seed, embeddings=embeddings)
     for line in runner.remarks():
         console.say(f"{name}: {line}")
     main = runner.run("seeds", start if tuning.model is None else None)

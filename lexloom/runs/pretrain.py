@@ -18,6 +18,7 @@ from lexloom.hub.bundle import Bundle, parameters
 from lexloom.models.base import Network
 from lexloom.objectives.base import Objective, Vocabulary
 from lexloom.runs import components, fills
+from lexloom.runs.embeddings import Embeddings, vectors_in
 from lexloom.runs.failure import documents
 from lexloom.runs.following import Following
 from lexloom.runs.origin import visits
@@ -98,6 +99,7 @@ def phase_work(run: Run, i: int) -> Work:
         "tokenizer": content(run.path("tokenizer")),
         "start": content(source) if source is not None else None,
         "seed": run.recipe.seed,
+        **(vectors_in(run, components.settle(run.plan).phases[i].vectors) if source is None else {}),
     }
     stage = Stage(name, run.path(name), depends, trained=True)
 
@@ -115,7 +117,8 @@ def phase_inputs(run: Run, i: int) -> tuple[components.Phase, Inputs]:
     words = start.tokenizer if start is not None else Tokenizer.load(tokenizer)
     validation = found.split("validation") if "validation" in found.splits else None
     said = {"name": run.recipe.name, "language": run.recipe.prepare.language if run.recipe.prepare is not None else None}
-    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed, run.path("corpus"), said)
+    vectors = Embeddings.named(run, phase.vectors, words) if start is None else None
+    return phase, Inputs(found.split("train"), validation, start, words, run.recipe.seed, run.path("corpus"), said, vectors)
 
 
 def _source_bundle(run: Run, i: int) -> Path | None:
@@ -145,6 +148,7 @@ class Inputs:
     seed: int
     corpus: Path | None = None  # where the documents come from, to name them by
     said: Mapping[str, Any] = field(default_factory=dict)  # what the recipe says of the model, for its card
+    embeddings: Embeddings | None = None  # of a new network, where its words start from vectors
 
 
 def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Console, world: World = ALONE) -> Path:
@@ -169,6 +173,7 @@ def pretrain(folder: Path, phase: components.Phase, inputs: Inputs, console: Con
     validation = training.room.fit(lambda tokens: _validation_losses(network, inputs, objective, phase, tokens))
     shown = fills.answers(bundle, phase.fills)
     about = _summary(network, objective, source, trained, validation, shown, phase)
+    about |= {"embeddings": inputs.embeddings.plain()} if inputs.embeddings is not None else {}
     files.write_json(folder / "summary.json", about | {"answers": bundle.task.pipeline if bundle.task is not None else None})
     learned = {"objective": list(objective.parts), "steps": trained.steps, "tokens": trained.tokens, "validation": validation}
     bundle.about = {"stage": "pretrain", **inputs.said, **learned}
@@ -261,7 +266,10 @@ def _network(phase: components.Phase, inputs: Inputs, objective: Objective) -> t
     phase.kind.check_rows(config, words.fills)
     if missing := objective.needs - phase.kind.ABILITIES:
         raise ConfigError(f"{phase.kind.MODEL_TYPE} cannot learn this objective", expected=", ".join(missing))
-    return Network.build(phase.kind, config, roles, seed=inputs.seed), ""
+    network = Network.build(phase.kind, config, roles, seed=inputs.seed)
+    if inputs.embeddings is not None:
+        inputs.embeddings.install(network)
+    return network, inputs.embeddings.said if inputs.embeddings is not None else ""
 
 
 def _packing(shards: Split, objective: Objective, train: PretrainConfig, length: int, seed: int) -> Packing:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -24,6 +24,9 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 
 
+PATHS_OF_MODELS = ("from", "vectors")
+
+
 class Columns(Config):
     """Labelled files of one task."""
 
@@ -39,6 +42,22 @@ class PretrainSection(Config):
     objective: str | list[str] | dict[str, dict[str, Any]] = "masked-lm"
     train: dict[str, Any] = Field(default_factory=dict)
     fills: list[str] = Field(default_factory=list)
+
+
+class VectorsSection(Config):
+    """Word vectors of the corpus, and what they are looked at with.
+
+    Attributes:
+        train: name -> settings as `lexloom vectors` takes them, `workers`, and the name of the `file`.
+        evaluate: sets of words, or folders of them. settings: how they are asked.
+        neighbours: words whose neighbours are shown. map: words that are drawn.
+    """
+
+    train: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)], dict[str, Any]] = Field(min_length=1)
+    evaluate: list[str] = Field(default_factory=list)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    neighbours: list[str] = Field(default_factory=list)
+    map: list[str] = Field(default_factory=list)
 
 
 class FinetuneSection(Config):
@@ -64,6 +83,7 @@ class Recipe(Config):
     extensions: list[str] = Field(default_factory=list)
     prepare: PrepareConfig | None = None
     tokenizer: TokenizerConfig | None = None
+    vectors: VectorsSection | None = None
     pretrain: PretrainSection | list[PretrainSection] | None = None
     finetune: dict[str, FinetuneSection] = Field(default_factory=dict)
 
@@ -92,6 +112,19 @@ class Plan:
         """Where phase `i` of pre-training stands in the document."""
         return ("pretrain", i) if isinstance(self.recipe.pretrain, list) else ("pretrain",)
 
+    def models(self) -> Iterator[tuple[dict[str, Any], Place]]:
+        """What the recipe says of networks, and where."""
+        for i, phase in enumerate(self.recipe.phases):
+            yield phase.model, (*self.phase_place(i), "model")
+        for name, section in self.recipe.finetune.items():
+            if section.model is not None:
+                yield section.model, ("finetune", name, "model")
+
+    def is_path(self, name: str, value: Any) -> bool:
+        """Whether a value of a network is a path; `vectors` may be the name of word vectors that the recipe trains."""
+        own = self.recipe.vectors.train if self.recipe.vectors is not None and name == "vectors" else {}
+        return name in PATHS_OF_MODELS and isinstance(value, str) and value not in own
+
 
 def read(path: Path | str, *, overrides: Sequence[str] = ()) -> Plan:
     """Reads and checks a recipe file.
@@ -115,7 +148,7 @@ def check(document: Document, base: Path, overrides: Sequence[str] = ()) -> Plan
         ConfigError: all problems together.
     """
     if not isinstance(document.data, dict) or not document.data:
-        raise ConfigError("this recipe is empty", expected="stages: prepare, tokenizer, pretrain, finetune", where=document.path)
+        raise ConfigError("this recipe is empty", expected="stages: prepare, tokenizer, vectors, pretrain, finetune", where=document.path)
     settings.override(document, overrides)
     recipe, problems = settings.attempt(Recipe, document.data, document)
     if problems:
@@ -148,14 +181,11 @@ def _extension_problems(plan: Plan) -> list[LexloomError]:
 def _name_problems(plan: Plan) -> list[LexloomError]:
     asked: list[tuple[str, str, Place]] = []
     for i, phase in enumerate(plan.recipe.phases):
-        place = plan.phase_place(i)
-        if isinstance(kind := phase.model.get("kind"), str):
-            asked.append(("architecture", kind, (*place, "model", "kind")))
-        asked += [("objective", name, (*place, "objective")) for name in objective_names(phase)]
-    for name, section in plan.recipe.finetune.items():
-        asked.append(("task", section.task, ("finetune", name, "task")))
-        if section.model is not None and isinstance(kind := section.model.get("kind"), str):
-            asked.append(("architecture", kind, ("finetune", name, "model", "kind")))
+        asked += [("objective", name, (*plan.phase_place(i), "objective")) for name in objective_names(phase)]
+    asked += [("task", section.task, ("finetune", name, "task")) for name, section in plan.recipe.finetune.items()]
+    for model, place in plan.models():
+        if isinstance(kind := model.get("kind"), str):
+            asked.append(("architecture", kind, (*place, "kind")))
     return [
         unknown(kind, name, plan.registries[kind].names(), where=plan.document.where(place))
         for kind, name, place in asked
@@ -172,9 +202,10 @@ def _path_problems(plan: Plan) -> list[LexloomError]:
     asked: list[tuple[str, Place]] = []
     if plan.recipe.prepare is not None:
         asked += [(name, ("prepare", "sources", i)) for i, name in enumerate(plan.recipe.prepare.sources)]
-    for i, phase in enumerate(plan.recipe.phases):
-        if isinstance(start := phase.model.get("from"), str):
-            asked.append((start, (*plan.phase_place(i), "model", "from")))
+    if plan.recipe.vectors is not None:
+        asked += [(name, ("vectors", "evaluate", i)) for i, name in enumerate(plan.recipe.vectors.evaluate)]
+    for model, place in plan.models():
+        asked += [(model[name], (*place, name)) for name in PATHS_OF_MODELS if plan.is_path(name, model.get(name))]
     for name, section in plan.recipe.finetune.items():
         files = section.data.model_dump()
         asked += [(file, ("finetune", name, "data", split)) for split, file in files.items() if file is not None]
@@ -197,6 +228,8 @@ def _joint_problems(plan: Plan) -> list[LexloomError]:
     starts = [phase.model.get("from") for phase in recipe.phases]
     if recipe.tokenizer is not None and recipe.prepare is None:
         problems.append(ConfigError("a tokenizer is trained on a corpus", where=where(("tokenizer",)), hint="add a prepare: stage"))
+    if recipe.vectors is not None and recipe.prepare is None:
+        problems.append(ConfigError("word vectors need a corpus", where=where(("vectors",)), hint="add a prepare: stage with sources:"))
     if recipe.phases and recipe.prepare is None:
         problems.append(ConfigError("pre-training needs a corpus", where=where(("pretrain",)), hint="add a prepare: stage with sources:"))
     if recipe.phases and recipe.tokenizer is None and not starts[0]:

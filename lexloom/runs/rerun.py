@@ -18,6 +18,7 @@ from lexloom.errors import CheckpointError, ConfigError, DataError, unknown
 from lexloom.models.base import Network
 from lexloom.runs import finetune, machine, pretrain
 from lexloom.runs.components import settle
+from lexloom.runs.embeddings import Embeddings
 from lexloom.runs.recipe import Plan, Recipe, registries
 from lexloom.runs.run import Run
 from lexloom.runs.stage import STAGE, pathless
@@ -229,8 +230,9 @@ class Opened:
         data = finetune.read_data(None, paths["train"], paths.get("validation"), paths.get("test"), self.run.recipe.seed)
         bundle = finetune.opened(tuning, source, self.run.recipe.seed)
         home = self.run.path(place.stage)
-        tune = finetune.FineTune(home, tuning, data, bundle, self.quiet, seed=self.run.recipe.seed)
-        start = bundle if place.group == GROUPS[0] and tuning.model is None else finetune.from_scratch(bundle, place.seed)
+        vectors = Embeddings.named(self.run, tuning.vectors, bundle.tokenizer)
+        tune = finetune.FineTune(home, tuning, data, bundle, self.quiet, seed=self.run.recipe.seed, embeddings=vectors)
+        start = bundle if place.group == GROUPS[0] and tuning.model is None else tune.fresh(place.seed)
         tuned, new = start.with_task(tune.task, seed=place.seed)
         folder = home / place.group / f"seed-{place.seed}"
         found: Training

@@ -136,6 +136,7 @@ class Run:
 
     def _dry_stages(self) -> Iterator[tuple[str, Stage | None]]:
         names = [work for work, there in (("corpus", self.recipe.prepare), ("tokenizer", self.recipe.tokenizer)) if there is not None]
+        names += self.vector_names()
         names += ["shards"] if self.recipe.phases else []
         works = self.works()
         for name in [*names, *self.phase_names(), *(f"finetune/{task}" for task in self.recipe.finetune)]:
@@ -151,6 +152,8 @@ class Run:
             yield self._corpus()
         if self.recipe.tokenizer is not None:
             yield self._tokenizer()
+        if self.recipe.vectors is not None:
+            yield from self._vectors()
         if self.recipe.phases:
             yield from self._pretraining()
         for name in self.recipe.finetune:
@@ -160,6 +163,14 @@ class Run:
         """`pretrain`, or `pretrain-1` … where there are several phases."""
         n = len(self.recipe.phases)
         return ["pretrain"] if n == 1 else [f"pretrain-{i + 1}" for i in range(n)]
+
+    def vector_names(self) -> list[str]:
+        """`vectors/<name>` of each, then `word-sets`, where there is anything to look at them with."""
+        section = self.recipe.vectors
+        if section is None:
+            return []
+        looked_at = section.evaluate or section.neighbours or section.map
+        return [*(f"vectors/{name}" for name in section.train), *(["word-sets"] if looked_at else [])]
 
     def _write_recipe(self) -> None:
         with files.replacing(self.folder / "recipe.yaml", "w") as file:
@@ -174,15 +185,20 @@ class Run:
         found["extensions"] = [str(self.plan.path(name)) for name in found["extensions"]]
         if self.recipe.prepare is not None:
             found["prepare"]["sources"] = [str(self.plan.path(name)) for name in found["prepare"]["sources"]]
+        if self.recipe.vectors is not None:
+            found["vectors"]["evaluate"] = [str(self.plan.path(name)) for name in self.recipe.vectors.evaluate]
         phases = found.get("pretrain") or []
         for phase in phases if isinstance(phases, list) else [phases]:
-            if "from" in phase["model"]:
-                phase["model"]["from"] = str(self.plan.path(phase["model"]["from"]))
+            self._resolve(phase["model"])
         for section in found["finetune"].values():
             section["data"] = {split: str(self.plan.path(name)) for split, name in section["data"].items()}
             if "from" in section:
                 section["from"] = str(self.plan.path(section["from"]))
+            self._resolve(section.get("model") or {})
         return dict(found)
+
+    def _resolve(self, model: dict[str, Any]) -> None:
+        model |= {name: str(self.plan.path(value)) for name, value in model.items() if self.plan.is_path(name, value)}
 
     def _corpus(self) -> Work:
         config = self.recipe.prepare
@@ -208,6 +224,11 @@ class Run:
             make_tokenizer(corpus, stage.folder, config)
 
         return Work(stage, make)
+
+    def _vectors(self) -> Iterator[Work]:
+        from lexloom.runs import vector_stages
+
+        yield from vector_stages.works(self)
 
     def _pretraining(self) -> Iterator[Work]:
         from lexloom.runs import pretrain

@@ -134,7 +134,9 @@ def pathless(settings: Any) -> Any:
     kept = {name: inner for name, inner in found.items() if name not in ("data", "from_")}
     if "train" in kept:
         kept["train"] = {name: inner for name, inner in kept["train"].items() if name not in LAYOUT}
-    return kept | {"model": {name: inner for name, inner in kept["model"].items() if name != "from"}} if "model" in kept else kept
+    if "model" in kept:
+        kept["model"] = {name: inner for name, inner in kept["model"].items() if name not in ("from", "vectors")}
+    return kept
 
 
 def _solid(value: Any) -> Any:

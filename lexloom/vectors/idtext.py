@@ -85,7 +85,7 @@ def write(
     """
     folder = Path(folder)
     with files.new_folder(folder, kind="words", **about) as new:
-        source = sentences if iter(sentences) is not sentences else _Spooled(sentences, new / _SPOOL)
+        source = sentences if iter(sentences) is not sentences else Spooled(sentences, new / _SPOOL)
         vocabulary = count(source, new, config, report=report and (lambda n: report("counting", n)))
         for part in new.glob("*.jsonl"):
             if part.name != _SPOOL:
@@ -121,7 +121,7 @@ def _write_ids(sentences: Sentences, vocabulary: Vocabulary, path: Path, report:
     return words, cut
 
 
-class _Spooled:
+class Spooled:
     """A stream that is written down while it is read for the first time, and read from there afterwards."""
 
     def __init__(self, sentences: Sentences, path: Path) -> None:

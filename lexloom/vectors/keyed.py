@@ -72,6 +72,11 @@ class WordVectors:
             raise UnknownWordError("this word has no vector", got=repr(word), hint=near and f"there is {near!r}")
         return found
 
+    def spelt(self, word: str) -> str | None:
+        """How a word is written that has a vector: as it is, or else in small letters; None where it has none."""
+        among = next((one for one in (word, word.lower()) if one in self.key_to_index), None)
+        return word if among is None and word in self else among
+
     def save(self, path: Path | str) -> None:
         """Writes a file of the kind that its ending says; see `formats`.
 
@@ -208,6 +213,12 @@ class WordVectors:
             UnknownWordError: a word has no vector.
             ConfigError: fewer than three words.
         """
+        points, share = self.plane(words)
+        told = f"{len(words)} words in the two directions in which they differ most, which hold {share:.0%} of their differences"
+        return svg.named_points(points, words, title=title, description=told)
+
+    def plane(self, words: Sequence[str]) -> tuple[list[tuple[float, float]], float]:
+        """Where words stand on their map, and the share of their differences that it shows; see `map`."""
         if isinstance(words, str) or len(words) < 3:
             raise ConfigError("a map takes a list of three words or more", got=repr(words))
         found = np.stack([self.unit(word) for word in words]).astype(np.float64)
@@ -217,8 +228,7 @@ class WordVectors:
         points = np.zeros((len(words), 2))
         points[:, : len(sizes[:2])] = (places * sizes * signs)[:, :2]
         share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-30))
-        told = f"{len(words)} words in the two directions in which they differ most, which hold {share:.0%} of their differences"
-        return svg.named_points([(x, y) for x, y in points.tolist()], words, title=title, description=told)
+        return [(x, y) for x, y in points.tolist()], share
 
     def _direction(self, one: Query) -> Floats:
         if isinstance(one, str):

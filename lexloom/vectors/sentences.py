@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from lexloom.config import Config
 from lexloom.errors import ConfigError
 from lexloom.text.corpus import REPORT, Corpus
 from lexloom.text.documents import ColumnsConfig, read_documents
@@ -18,12 +17,13 @@ from lexloom.text.segment import split_sentences
 from lexloom.text.shards import Shards
 from lexloom.text.tokenizer import Tokenizer
 from lexloom.text.words import WordBorders
+from lexloom.vectors.phrases import Again, Phrased, PhrasesConfig
 
 _SHARDS = "shards.json"
 _CHARACTERS = 1 << 20
 
 
-class WordsConfig(Config):
+class WordsConfig(PhrasesConfig):
     """What counts as a word."""
 
     words: Literal["text", "spaces"] = "text"
@@ -49,10 +49,14 @@ class SourceSentences:
         self.source, self.config = Path(source), config or WordsConfig()
         self.tokenizer = tokenizer or self.source.parent / "tokenizer"
         self.bad = Quarantine()
+        self._phrased = Phrased(Again(self._words), self.config)
         if not (self.source / REPORT).is_file() and not (self.source / _SHARDS).is_file():
             files_of(self.source)
 
     def __iter__(self) -> Iterator[Sequence[str]]:
+        return iter(self._phrased)
+
+    def _words(self) -> Iterator[Sequence[str]]:
         if (self.source / _SHARDS).is_file():
             yield from self._of_shards()
             return

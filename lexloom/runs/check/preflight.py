@@ -20,7 +20,7 @@ from lexloom.text.tokenizer import Tokenizer
 
 __all__ = ["Findings", "check", "show"]
 
-_RECIPE_KEYS = {"prepare", "tokenizer", "pretrain", "finetune"}
+_RECIPE_KEYS = {"prepare", "tokenizer", "vectors", "pretrain", "finetune"}
 _SPLITS = {
     "train": re.compile(r"train(ing)?([-_.].*)?"),
     "validation": re.compile(r"(dev|valid|validation|val)([-_.].*)?"),

@@ -110,6 +110,46 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
+class WordScore:
+    """A figure of word vectors on a set of words, or on a section of it, with its 95 % interval; `covered` of `n` were asked."""
+
+    vectors: str
+    set: str
+    section: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    covered: int
+    n: int
+
+
+@dataclass(frozen=True)
+class WordMap:
+    """Places of words in the plane that shows most of their differences, `share` of them."""
+
+    vectors: str
+    words: list[str]
+    points: list[tuple[float, float]]
+    share: float | None
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """The word vectors of a run, of one kind or several."""
+
+    figures: list[tuple[str, dict[str, str]]]
+    scores: list[WordScore]
+    sections: list[tuple[str, list[tuple[str, dict[str, WordScore]]]]]
+    names: list[str]
+    files: Pairs
+    neighbours: list[tuple[str, list[list[tuple[str, float | None]]]]]
+    maps: list[WordMap]
+    settings: list[tuple[str, Pairs]]
+    verdict: str
+
+
+@dataclass(frozen=True)
 class Corpus:
     """The prepared corpus."""
 
@@ -153,6 +193,7 @@ class Facts:
     environment: Pairs = field(default_factory=list)
     corpus: Corpus | None = None
     tokenizer: TokenizerFacts | None = None
+    vectors: WordVectors | None = None
     shards: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     phases: list[Pretraining] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
@@ -163,5 +204,5 @@ class Facts:
     def verdicts(self) -> Pairs:
         """(task, verdict), or with no task what was reached."""
         told = [(task.name if len(self.tasks) > 1 else "", task.verdict or f"{task.name} has no verdict yet.") for task in self.tasks]
-        stages = (*self.phases[-1:], self.tokenizer, self.corpus)
+        stages = (*self.phases[-1:], self.vectors, self.tokenizer, self.corpus)
         return told or [("", next((stage.verdict for stage in stages if stage), "Nothing has been finished in this run yet."))]

@@ -13,6 +13,7 @@ from lexloom.errors import LexloomError
 from lexloom.runs.report import loose
 from lexloom.runs.report.facts import Confusion, Corpus, Difference, Example, Facts, Model, Pretraining, Score, Task, TokenizerFacts
 from lexloom.runs.report.loose import Pairs
+from lexloom.runs.report.words import word_vectors
 
 MAX_EXAMPLES = 12
 _COUNTS = {"read": "documents read", "kept": "documents kept", "bytes": "size"}
@@ -34,6 +35,9 @@ def gather(run: Path | str) -> Facts:
     facts.environment = loose.pairs(_read(facts, run / "environment.json"))
     facts.corpus = _corpus(_read(facts, run / "corpus" / "corpus.json", run / "corpus.json"))
     facts.tokenizer = _tokenizer(_read(facts, run / "tokenizer" / "report.json"))
+    trained = {folder.name: _read(facts, folder / "summary.json") for folder in _folders(run / "vectors", "*", order)}
+    trained = {name: found for name, found in trained.items() if found}
+    facts.vectors = word_vectors(trained, _read(facts, run / "word-sets" / "summary.json"))
     shards = loose.items(_read(facts, run / "shards" / "shards.json", run / "shards.json").get("splits"))
     facts.shards = [(loose.spoken(name), _encoded(loose.mapping(about))) for name, about in shards[:20]]
     for folder, summary in _summaries(facts, order):
@@ -59,7 +63,7 @@ def _read(facts: Facts, *paths: Path) -> dict[str, Any]:
 
 
 def _recipe(facts: Facts) -> list[str]:
-    """Reads the recipe; gives the names of its tasks in their order."""
+    """Reads the recipe; gives the names of its tasks and of its word vectors in their order."""
     path = facts.run / "recipe.yaml"
     try:
         if not path.is_file():
@@ -72,19 +76,23 @@ def _recipe(facts: Facts) -> list[str]:
     facts.name = loose.words(data.get("name"), 120) or facts.name
     language = loose.mapping(data.get("prepare")).get("language")
     facts.language = language if isinstance(language, str) and _LANGUAGE.match(language) else None
-    return [name for name, _ in loose.items(data.get("finetune"))]
+    named = (data.get("finetune"), loose.mapping(data.get("vectors")).get("train"))
+    return [name for one in named for name, _ in loose.items(one)]
 
 
 def _summaries(facts: Facts, order: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each trained stage with its summary; the folder of a single stage is one itself. What was put aside is passed over."""
-
-    def folders(parent: Path, pattern: str) -> list[Path]:
-        found = [path for path in parent.glob(pattern) if path.is_dir() and not _ASIDE.search(path.name)]
-        return sorted(found, key=lambda path: (order.index(path.name) if path.name in order else len(order), len(path.name), path.name))
-
-    for folder in [facts.run, *folders(facts.run, "pretrain*"), *folders(facts.run / "finetune", "*")][: loose.MAX_ROWS]:
+    """Each stage that trained a model, with its summary; the folder of a single stage is one itself."""
+    run = facts.run
+    for folder in [run, *_folders(run, "pretrain*", order), *_folders(run / "finetune", "*", order)][: loose.MAX_ROWS]:
         if found := _read(facts, folder / "summary.json"):
             yield folder, found
+
+
+def _folders(parent: Path, pattern: str, order: list[str]) -> list[Path]:
+    """Folders of stages, those of the recipe in its order; what was put aside is passed over."""
+    found = [path for path in parent.glob(pattern) if path.is_dir() and not _ASIDE.search(path.name)]
+    place = {name: i for i, name in enumerate(order)}
+    return sorted(found, key=lambda path: (place.get(path.name, len(order)), len(path.name), path.name))[: loose.MAX_ROWS]
 
 
 def _corpus(found: dict[str, Any]) -> Corpus | None:
@@ -165,6 +173,9 @@ def _pretraining(folder: Path, found: dict[str, Any]) -> Pretraining:
         figures += [(label, shown(value))] if value is not None else []
     seconds, tokens = loose.number(found.get("seconds")), loose.number(found.get("tokens"))
     figures += [("tokens a second", count(tokens / seconds))] if seconds and tokens else []
+    embeddings = loose.mapping(found.get("embeddings"))
+    covered, of = loose.number(embeddings.get("covered")), loose.number(embeddings.get("tokens"))
+    figures += [("tokens that start from a vector", f"{count(covered)} of {count(of)}")] if covered and of else []
     figures += [(label, f"{value:.4f}") for label, value in (("training loss", final), ("validation loss", loss)) if value is not None]
     parts = [
         (loose.words(name, 60), f"{value:.4f}")

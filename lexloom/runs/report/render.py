@@ -13,6 +13,10 @@ It reads only what the stages left, and each section is there only if its stage 
                              compute: {device, dtype, threads, compile, reasons: {name: reason}}, settings: {…},
                              fills: [{text, answers: [{token, score}]}], answers: what it answers as it is, tasks: [task to fine-tune for]}
                             (of several phases: pretrain-1/, pretrain-2/, …)
+    vectors/NAME/           summary.json: {path, words, dim, text_words, words_per_second, seconds, losses: [loss], settings: {…}}
+    word-sets/              summary.json: {scores: [{vectors, set, section, metric, value, low, high, covered, n}],
+                             neighbours: [{vectors, word, found: [[word, cosine]]}],
+                             maps: [{vectors, words: [word], points: [[x, y]], share}]}
     finetune/NAME/          metrics.jsonl or */seed-N/metrics.jsonl, bundle/, summary.json:
                             {task, seeds, rows: {train, validation, test}, seconds, verdict, encoding: [remark], compute, settings,
                              scores: [{model, metric, value, low, high, n, seeds, note}],
@@ -39,7 +43,7 @@ from markupsafe import Markup
 
 from lexloom import files, svg
 from lexloom.console import count, neutral, size
-from lexloom.runs.report.facts import Confusion, Difference, Facts, Score, Task
+from lexloom.runs.report.facts import Confusion, Difference, Facts, Score, Task, WordMap, WordScore
 from lexloom.runs.report.gather import gather
 from lexloom.runs.report.loose import Pairs
 from lexloom.train import log
@@ -71,6 +75,7 @@ def html(facts: Facts) -> str:
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         steps=next_steps(facts),
         sections=_sections(facts),
+        maps=[(one, _map(one)) for one in facts.vectors.maps] if facts.vectors is not None else [],
         curves={folder: _curve(folder) for folder in _trained(facts)},
     )
     return str(page).lstrip()
@@ -142,6 +147,7 @@ def _sections(facts: Facts) -> Pairs:
         ("scores", "Scores", len(facts.tasks) > 1),
         *((f"task-{i}", task.name, True) for i, task in enumerate(facts.tasks, 1)),
         ("pretraining", "Pre-training", facts.phases),
+        ("vectors", "Word vectors", facts.vectors),
         ("tokenizer", "Tokenizer", facts.tokenizer),
         ("data", "Data", facts.corpus),
         ("models", "Model files", facts.models),
@@ -172,6 +178,17 @@ def _curve(folder: Path) -> Markup | None:
     return Markup(f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>')
 
 
+def _map(found: WordMap) -> Markup:
+    """A map of words, drawn twice as a curve is."""
+    words = [neutral(word) for word in found.words]
+    share = "" if found.share is None else f", which hold {found.share:.0%} of their differences"
+    about: dict[str, Any] = {"title": f"Map of words, {found.vectors}", "alone": False}
+    about["description"] = f"{len(words)} words in the two directions in which they differ most{share}"
+    wide = svg.named_points(found.points, words, width=880, height=620, **about)
+    narrow = svg.named_points(found.points, words, width=358, height=420, **about)
+    return Markup(f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>')
+
+
 def _series(folder: Path) -> tuple[list[svg.Series], str]:
     """What a stage's chart shows, and the same in words: its own log, or a line for each of its seeds."""
     if (folder / log.METRICS).is_file():
@@ -192,20 +209,24 @@ def _columns(splits: Sequence[tuple[str, dict[str, str]]]) -> list[str]:
     return list(dict.fromkeys(label for _, figures in splits for label in figures))
 
 
-def _by_metric(found: Sequence[Score] | Sequence[Difference]) -> dict[str, list[Any]]:
+def _by_metric(found: Sequence[Score] | Sequence[Difference] | Sequence[WordScore]) -> dict[str, list[Any]]:
     groups: dict[str, list[Any]] = {}
     for one in found:
         groups.setdefault(one.metric, []).append(one)
     return groups
 
 
-def _scale(found: Sequence[Score] | Sequence[Difference], *, zero: bool = False) -> tuple[float, float]:
+def _scale(found: Sequence[Score] | Sequence[Difference] | Sequence[WordScore], *, zero: bool = False) -> tuple[float, float]:
     """The range that the marks of a table share."""
     ends = [end for one in found for end in (one.value, one.low, one.high) if end is not None] + ([0.0] if zero else [])
+    if not ends:
+        return 0.0, 1.0
     return min(ends), max(ends)
 
 
-def _mark(one: Score | Difference, scale: tuple[float, float], *, own: bool = False, zero: bool = False) -> Markup:
+def _mark(one: Score | Difference | WordScore, scale: tuple[float, float], *, own: bool = False, zero: bool = False) -> Markup:
+    if one.value is None:
+        return Markup("")
     return Markup(svg.interval_mark(one.value, one.low, one.high, scale, own=own, zero=zero))
 
 
@@ -239,7 +260,7 @@ def _pick(task: Task) -> list[tuple[str, list[Any]]]:
 
 def _next_steps(facts: Facts) -> Iterator[tuple[str, str]]:
     run = shlex.quote(facts.run.as_posix())
-    if facts.recipe and not facts.phases and not facts.tasks:
+    if facts.recipe and not facts.phases and not facts.tasks and facts.vectors is None:
         recipe = shlex.quote((facts.run / "recipe.yaml").as_posix())
         yield "Go on with the stages that are missing; finished ones are reused", f"lexloom run {recipe} --out {run}"
     for task in facts.tasks[:3]:
@@ -249,6 +270,9 @@ def _next_steps(facts: Facts) -> Iterator[tuple[str, str]]:
             yield f"Ask the TF-IDF model for {task.name}", f"lexloom predict {quoted} --input rows.jsonl --output answers.jsonl"
         yield f"Ask the fine-tuned model for {task.name}", f"lexloom predict {bundle} --input rows.jsonl --output answers.jsonl"
         yield f"Score the model for {task.name} on rows of your own", f"lexloom evaluate {bundle} rows.jsonl"
+    for name, file in facts.vectors.files[:3] if facts.vectors is not None else ():
+        quoted = shlex.quote((facts.run / "vectors" / name / file).as_posix())
+        yield f"Score the vectors of {name} on word pairs of your own", f"lexloom evaluate {quoted} pairs.tsv"
     for phase in facts.phases[-1:]:
         bundle = shlex.quote((phase.folder / "bundle").as_posix())
         if phase.answers == "text-generation":
@@ -273,12 +297,24 @@ def _text(facts: Facts) -> Iterator[str]:
             yield f"{stage}: " + ", ".join(f"{label} {text}" for label, text in found.figures[:8])
     if facts.corpus is not None and facts.corpus.drops:
         yield "dropped: " + ", ".join(f"{reason} {count(n)}" for reason, n in facts.corpus.drops[:6])
+    if facts.vectors is not None:
+        yield ""
+        yield from (
+            f"vectors {name}: " + ", ".join(f"{label} {text}" for label, text in told.items()) for name, told in facts.vectors.figures
+        )
+        yield from (_word_score_line(one) for one in facts.vectors.scores)
     for task in facts.tasks:
         yield ""
         yield f"{task.name} ({task.kind}): " + ", ".join(f"{label} {text}" for label, text in task.figures)
         yield from _score_lines(task)
     yield ""
     yield from (f"{command}   # {why}" for why, command in next_steps(facts)[:4])
+
+
+def _word_score_line(one: WordScore) -> str:
+    interval = f" [{one.low:.3f}, {one.high:.3f}]" if one.low is not None and one.high is not None else ""
+    value = "–" if one.value is None else f"{one.value:.3f}{interval}"
+    return f"  {one.vectors}  {one.set}  {one.metric} {value}  covered {count(one.covered)} of {count(one.n)}"
 
 
 def _score_lines(task: Task) -> Iterator[str]:
