@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lexloom.compute import kernel, shared
 from lexloom.nn.encoder_decoder import TargetHead
 from lexloom.nn.next_token import NextTokenHead
-from lexloom.nn.tile import EIGHT, FOUR, ONE, tile_put
+from lexloom.nn.tile import EIGHT, FAST, FOUR, ONE, tile_put
 
 Floats = npt.NDArray[np.float32]
 N = TypeVar("N", bound=nn.Module)
@@ -32,8 +32,6 @@ BLOCK = 48  # weight rows that a thread takes at once, or a multiple; whole tile
 _NEAR = 24 << 10  # bytes of weights that are asked for before they are needed
 _eight, _four, _one = tile_put(8, EIGHT), tile_put(4, FOUR), tile_put(1, ONE)
 _eight_left, _four_left, _one_left = tile_put(8, 1), tile_put(4, 1), tile_put(1, 1)
-# Sums may be taken in another order, or no vector instructions are used; NaN and infinity stay what they are.
-FAST: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
 
 @kernel(**FAST)
@@ -74,7 +72,7 @@ def _product(x, w, scales, bias, y):  # type: ignore[no-untyped-def]
 _multiplied = shared(_product, **FAST)
 
 
-def product(x: Tensor, arrays: tuple[Any, Floats, Floats]) -> Tensor:
+def product(x: Tensor, arrays: tuple[Floats, Floats, Floats]) -> Tensor:
     """(…, D) float32 times an (N, D) matrix: (…, N)."""
     rows = x.reshape(-1, x.shape[-1]).contiguous().numpy()
     y = torch.empty(len(rows), len(arrays[0]))
@@ -93,9 +91,15 @@ class FewRowsLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
+        self.out_features, self.in_features = weight.shape
         ones, zeros = torch.ones(len(weight)), torch.zeros(len(weight))
         low, high, offset = (array.detach().contiguous().numpy() for array in (weight, ones, zeros if bias is None else bias))
         self.arrays = (low, high, offset)
+
+    def part(self, begin: int, end: int) -> tuple[Floats, Floats, Floats]:
+        """The arrays of some weight rows, in the same memory."""
+        weight, scales, bias = self.arrays
+        return weight[begin:end], scales[begin:end], bias[begin:end]
 
     def forward(self, x: Tensor) -> Tensor:
         return product(x, self.arrays) if few(x) else F.linear(x, self.weight, self.bias)

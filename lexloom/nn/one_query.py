@@ -11,8 +11,7 @@ from numba import prange
 from torch import Tensor
 
 from lexloom.compute import kernel, shared
-from lexloom.nn.few_rows import FAST
-from lexloom.nn.tile import ONE, fetch, power_of_two, tile
+from lexloom.nn.tile import FAST, ONE, fetch, power_of_two, tile
 
 WIDE = 1 << 16  # keys times their width from which it is worth waking threads
 _AHEAD, _LINE = 16, 16  # slots that are asked for before they are needed; numbers that come at once

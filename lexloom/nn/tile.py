@@ -18,6 +18,8 @@ from lexloom.nn.instructions import bring_near, instruction
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers that are worked on at once
 EIGHT, FOUR, ONE = (3, 6, 4) if LANES == 16 else (1, 2, 4)  # weight rows of a tile of 8, 4 and 1 rows, whose sums fill the registers
+# Sums may be taken in another order, or no vector instructions are used; NaN and infinity stay what they are.
+FAST: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 _FLOAT, _WORD, _PLACE = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS = ir.VectorType(_FLOAT, LANES)
 
