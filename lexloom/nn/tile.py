@@ -69,13 +69,62 @@ def tile_put(rows: int, columns: int) -> Callable[..., Any]:
     return product
 
 
+def weighted(vectors: int) -> Callable[..., Any]:
+    """A function for kernels: `(shares, values, n, k, out)`: out[k…] ← Σ shares[s] · values[s, k…] over s below n, so many vectors wide.
+
+    Args of that function:
+        shares: (n or more,) float32. values: (n or more, K) float32, with rows of numbers side by side. out: (K,) float32.
+    """
+
+    @instruction
+    def product(typing: Any, shares: Any, values: Any, n: Any, k: Any, out: Any) -> Any:
+        """See `weighted`."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            b, n, k = builder, *arguments[2:4]
+            shares, values, out = (context.make_array(signature.args[j])(context, b, arguments[j]) for j in (0, 1, 4))
+            width = b.extract_value(values.shape, 1)
+            totals = [[cgutils.alloca_once_value(b, _FLOATS([0.0] * LANES)) for _ in range(vectors)] for _ in range(2)]
+            fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), f"llvm.fma.v{LANES}f32")
+
+            def add(s: Any, sums: Any) -> None:
+                share = _spread(b, b.load(b.gep(shares.data, [s])))
+                row = b.gep(values.data, [b.add(b.mul(s, width), k)])
+                for c, total in enumerate(sums):
+                    b.store(b.call(fused, [share, _load(b, row, c), b.load(total)]), total)
+
+            pairs = b.and_(n, _PLACE(-2))
+            with cgutils.for_range_slice(b, _PLACE(0), pairs, _PLACE(2), _PLACE) as (s, _):
+                add(s, totals[0])
+                add(b.add(s, _PLACE(1)), totals[1])  # sums of their own, so that neither waits for the other
+            with b.if_then(b.icmp_signed(">", n, pairs)):
+                add(pairs, totals[0])
+            for c in range(vectors):
+                place = b.bitcast(b.gep(out.data, [b.add(k, _PLACE(c * LANES))]), _FLOATS.as_pointer())
+                b.store(b.fadd(*(b.load(sums[c]) for sums in totals)), place, align=4)
+            return context.get_dummy_value()
+
+        return types.void(shares, values, types.int64, types.int64, out), generate
+
+    return product
+
+
+def _load(builder: Any, row: Any, c: int) -> Any:
+    return builder.load(builder.bitcast(builder.gep(row, [_PLACE(c * LANES)]), _FLOATS.as_pointer()), align=4)
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, _WORD(0))
+    return builder.shuffle_vector(one, one, ir.VectorType(_WORD, LANES)([0] * LANES))
+
+
 @instruction
 def fetch(typing: Any, array: Any, place: Any) -> Any:
     """For kernels: has the memory around `array[place]` brought near, of an array of one dimension."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, values[0]).data
-        bring_near(builder, builder.gep(data, [values[1]]))
+        bring_near(builder, builder.gep(data, [values[1]]), nearest=False)
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
