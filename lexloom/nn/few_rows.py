@@ -22,27 +22,16 @@ from torch import Tensor, nn
 from lexloom.compute import kernel, shared
 from lexloom.nn.encoder_decoder import TargetHead
 from lexloom.nn.next_token import NextTokenHead
-from lexloom.nn.tile import EIGHT, FOUR, ONE, tile
+from lexloom.nn.tile import EIGHT, FAST, FOUR, ONE, tile_put
 
 Floats = npt.NDArray[np.float32]
 N = TypeVar("N", bound=nn.Module)
 MOST = 16  # rows; with more a product computes longer than it reads
 WIDE = 1 << 16  # weights from which it is worth waking threads
-_BLOCK = 16  # weight rows that a thread takes at once
-_AHEAD = 8  # weight rows that are asked for before they are needed
-_eight, _four, _one = tile(8, EIGHT), tile(4, FOUR), tile(1, ONE)
-_eight_left, _four_left, _one_left = tile(8, 1), tile(4, 1), tile(1, 1)
-# Sums may be taken in another order, or no vector instructions are used; NaN and infinity stay what they are.
-FAST: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
-
-
-@kernel(**FAST)
-def _put(y, i, at, n, value, scales, bias, onto):  # type: ignore[no-untyped-def]
-    value = value * scales[n] + bias[n]
-    if onto:
-        y[i, at + n] += value
-    else:
-        y[i, at + n] = value
+BLOCK = 48  # weight rows that a thread takes at once, or a multiple; whole tiles of all kinds
+_NEAR = 24 << 10  # bytes of weights that are asked for before they are needed
+_eight, _four, _one = tile_put(8, EIGHT), tile_put(4, FOUR), tile_put(1, ONE)
+_eight_left, _four_left, _one_left = tile_put(8, 1), tile_put(4, 1), tile_put(1, 1)
 
 
 @kernel(**FAST)
@@ -54,41 +43,36 @@ def multiply_rows(x, w, scales, bias, begin, end, at, onto, y):  # type: ignore[
     Args:
         x: (B, D or more) float32. w: (N, D) float32 or int8. scales, bias: (N,). y: (B, at + N or more).
     """
-    rows, amount = x.shape[0], end - begin
+    rows, amount, ahead = x.shape[0], end - begin, _NEAR // (w.shape[1] * w.itemsize)
     eights, fours = rows - rows % 8, rows - rows % 4
     for i in range(0, eights, 8):
         for n in range(begin, end - amount % EIGHT, EIGHT):
-            for j, value in enumerate(_eight(x, i, w, n, 0 if i else _AHEAD)):
-                _put(y, i + j // EIGHT, at, n + j % EIGHT, value, scales, bias, onto)
+            _eight(x, i, w, n, ahead, scales, bias, onto, y, at)
         for n in range(end - amount % EIGHT, end):
-            for j, value in enumerate(_eight_left(x, i, w, n, 0)):
-                _put(y, i + j, at, n, value, scales, bias, onto)
+            _eight_left(x, i, w, n, ahead, scales, bias, onto, y, at)
     for i in range(eights, fours, 4):
         for n in range(begin, end - amount % FOUR, FOUR):
-            for j, value in enumerate(_four(x, i, w, n, 0 if i else _AHEAD)):
-                _put(y, i + j // FOUR, at, n + j % FOUR, value, scales, bias, onto)
+            _four(x, i, w, n, ahead, scales, bias, onto, y, at)
         for n in range(end - amount % FOUR, end):
-            for j, value in enumerate(_four_left(x, i, w, n, 0)):
-                _put(y, i + j, at, n, value, scales, bias, onto)
+            _four_left(x, i, w, n, ahead, scales, bias, onto, y, at)
     for i in range(fours, rows):
         for n in range(begin, end - amount % ONE, ONE):
-            for j, value in enumerate(_one(x, i, w, n, 0 if i else _AHEAD)):
-                _put(y, i, at, n + j, value, scales, bias, onto)
+            _one(x, i, w, n, ahead, scales, bias, onto, y, at)
         for n in range(end - amount % ONE, end):
-            _put(y, i, at, n, _one_left(x, i, w, n, 0)[0], scales, bias, onto)
+            _one_left(x, i, w, n, ahead, scales, bias, onto, y, at)
 
 
 def _product(x, w, scales, bias, y):  # type: ignore[no-untyped-def]
     """y ← (x · wᵀ) · scales + bias: (B, N), see `multiply_rows`."""
     most = w.shape[0]
-    for block in prange(-(-most // _BLOCK)):
-        multiply_rows(x, w, scales, bias, block * _BLOCK, min(most, (block + 1) * _BLOCK), 0, False, y)
+    for block in prange(-(-most // BLOCK)):
+        multiply_rows(x, w, scales, bias, block * BLOCK, min(most, (block + 1) * BLOCK), 0, False, y)
 
 
 _multiplied = shared(_product, **FAST)
 
 
-def product(x: Tensor, arrays: tuple[Any, Floats, Floats]) -> Tensor:
+def product(x: Tensor, arrays: tuple[Floats, Floats, Floats]) -> Tensor:
     """(…, D) float32 times an (N, D) matrix: (…, N)."""
     rows = x.reshape(-1, x.shape[-1]).contiguous().numpy()
     y = torch.empty(len(rows), len(arrays[0]))
@@ -107,9 +91,15 @@ class FewRowsLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
+        self.out_features, self.in_features = weight.shape
         ones, zeros = torch.ones(len(weight)), torch.zeros(len(weight))
         low, high, offset = (array.detach().contiguous().numpy() for array in (weight, ones, zeros if bias is None else bias))
         self.arrays = (low, high, offset)
+
+    def part(self, begin: int, end: int) -> tuple[Floats, Floats, Floats]:
+        """The arrays of some weight rows, in the same memory."""
+        weight, scales, bias = self.arrays
+        return weight[begin:end], scales[begin:end], bias[begin:end]
 
     def forward(self, x: Tensor) -> Tensor:
         return product(x, self.arrays) if few(x) else F.linear(x, self.weight, self.bias)

@@ -7,10 +7,11 @@ Letters: B rows, D width, H heads, G groups, K head width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from lexloom.nn import step_kernel
 from lexloom.nn.block import gelu_tanh
 from lexloom.nn.cache import Cache
-from lexloom.nn.few_rows import Floats
+from lexloom.nn.few_rows import BLOCK, Floats
+from lexloom.nn.packed import room
 from lexloom.nn.step import BlockStep, DecoderStep
 
 ACTIVATIONS: dict[Callable[[Tensor], Tensor], int] = {
@@ -29,8 +31,7 @@ ACTIVATIONS: dict[Callable[[Tensor], Tensor], int] = {
 }
 """Those that the kernel knows."""
 _STATES, _PROJECTED, _FOUND, _INNER, _SCORES = range(5)  # buffers
-_PIECES = 8  # of a product for each thread, so that one that is held up leaves little to the others
-_LEAST = 16  # weight rows of a piece
+_ARRAYS = ("weight", "scales", "bias")
 
 
 class _Plan:
@@ -38,7 +39,7 @@ class _Plan:
 
     def __init__(self) -> None:
         self.entries: list[dict[str, int]] = []
-        self.numbers: list[tuple[float, float]] = []
+        self.reals: list[tuple[float, float]] = []
         self.kept: list[Any] = []
 
     def address(self, array: Any) -> int:
@@ -46,19 +47,30 @@ class _Plan:
         self.kept.append(array)
         return int(array.ctypes.data)
 
-    def multiply(self, layer: Any, source: int, target: int, *, norm: nn.Module | None = None, **more: int) -> int:
-        """A product with the weights of a layer; N."""
-        weight, scales, bias = layer.arrays
-        entry = {"weight": self.address(weight), "scales": self.address(scales), "bias": self.address(bias), "out": len(weight)}
-        self.entries.append({**entry, "wide": weight.shape[1], "source": source, "target": target, **self._norm(norm), **more})
+    def embed(self, weight: Tensor, positions: Tensor | None) -> None:
+        """The states of new tokens: rows of the embedding, and of positions."""
+        tables = {"weight": weight.numpy()} | ({} if positions is None else {"bias": positions.numpy()})
+        entry = {name: self.address(np.ascontiguousarray(table)) for name, table in tables.items()}
+        self.entries.append({"kind": step_kernel.EMBEDDING, **entry, "wide": weight.shape[1], "target": _STATES, "size": 1})
+        self.reals.append((0.0, 0.0))
+
+    def multiply(self, layer: Any, source: int, target: int, *, norm: nn.Module | None = None, gated: bool = False, **more: int) -> int:
+        """A product with the weights of a layer, of which the second half may be a gate; N."""
+        whole = len(layer.arrays[1])
+        out = whole // 2 if gated else whole
+        parts = {"": layer.arrays} if not gated else {"": layer.part(0, out), "gate_": layer.part(out, whole)}
+        entry = {before + name: self.address(array) for before, part in parts.items() for name, array in zip(_ARRAYS, part, strict=True)}
+        entry["gate"] = entry.pop("gate_weight", 0)
+        shape = {"kind": step_kernel.PRODUCT, "out": out, "wide": layer.in_features, "source": source, "target": target}
+        self.entries.append({**entry, **shape, **self._norm(norm), **more, "size": BLOCK})
         eps: Any = getattr(norm, "eps", 0.0)
-        self.numbers.append((torch.finfo(torch.float32).eps if eps is None else eps, 0.0))
-        return len(weight)
+        self.reals.append((torch.finfo(torch.float32).eps if eps is None else eps, 0.0))
+        return whole
 
     def attend(self, layer: int, scale: float) -> None:
         """The attention of a layer."""
-        self.entries.append({"source": _PROJECTED, "target": _FOUND, "size": layer})
-        self.numbers.append((0.0, scale))
+        self.entries.append({"kind": step_kernel.ATTENTION, "source": _PROJECTED, "target": _FOUND, "size": layer})
+        self.reals.append((0.0, scale))
 
     def _norm(self, norm: Any) -> dict[str, int]:
         if norm is None:
@@ -67,13 +79,21 @@ class _Plan:
         shift = np.zeros_like(weight) if bias is None else bias.detach().numpy()
         return {"norm": self.address(weight), "norm_bias": self.address(shift), "centred": isinstance(norm, nn.LayerNorm)}
 
-    def table(self, threads: int) -> Any:
-        """(entries, 15) int64, with pieces for so many threads."""
-        for entry in self.entries:
-            if "weight" in entry:
-                amount = entry["out"] // (2 if entry.get("gated") else 1)
-                entry["size"] = max(_LEAST, -(-amount // (threads * _PIECES * _LEAST)) * _LEAST)
+    def table(self) -> Any:
+        """(entries, 18) int64."""
         return np.array([[entry.get(column, 0) for column in step_kernel.COLUMNS] for entry in self.entries], dtype=np.int64)
+
+
+class _Room:
+    """What a step of some rows on some threads needs beside the weights, taken once."""
+
+    def __init__(self, rows: int, threads: int, widths: Sequence[int], entries: int, like: Any) -> None:
+        self.buffers = [torch.empty(rows, width) for width in widths]  # in whole cache lines, which NumPy's are not
+        self.where = np.array([[buffer.data_ptr(), buffer.shape[1]] for buffer in self.buffers], dtype=np.int64)
+        self.own = torch.empty(threads, *self.buffers[_STATES].shape).numpy()
+        numbers, marks = room(rows, max(widths[:_SCORES]) if like.dtype == np.uint8 else 0)
+        self.numbers, self.marks = (torch.from_numpy(array).repeat(threads, 1, 1).numpy() for array in (numbers, marks))
+        self.counters = np.zeros((entries, (threads + 1) * step_kernel.LINE), dtype=np.int64)
 
 
 class FusedStep:
@@ -85,15 +105,16 @@ class FusedStep:
 
     def __init__(self, step: DecoderStep, head: Any) -> None:
         self.step, self.plan = step, _Plan()
-        self.embedding = step.embedding.weight.detach()
-        self.positions = None if step.positions is None else step.positions.weight.detach()
+        self.tokens = step.embedding.num_embeddings
+        positions = None if step.positions is None else step.positions.weight.detach()
+        self.plan.embed(step.embedding.weight.detach(), positions)
         inner = [self._block(layer, block) for layer, block in enumerate(step.blocks)]
         scores = self.plan.multiply(head, _STATES, _SCORES, norm=step.norm)
         heads, groups, width = step.heads, step.groups, step.head_width
-        self.widths = (self.embedding.shape[1], (heads + 2 * groups) * width, heads * width, max(inner), scores)
+        self.widths = (step.embedding.embedding_dim, (heads + 2 * groups) * width, heads * width, max(inner), scores)
         self.like = np.empty(0, head.arrays[0].dtype)
-        self.numbers = np.array(self.plan.numbers, dtype=np.float32)
-        self._tables: dict[int, Any] = {}
+        self.table, self.reals = self.plan.table(), np.array(self.plan.reals, dtype=np.float32)
+        self._rooms: dict[tuple[int, int], _Room] = {}
 
     def _block(self, layer: int, block: BlockStep) -> int:
         """Adds a block to the plan; its inner width."""
@@ -107,30 +128,30 @@ class FusedStep:
         return inner
 
     def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
-        """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter` does."""
-        at, threads = cache.enter(ids, None), torch.get_num_threads()
-        if threads not in self._tables:
-            self._tables[threads] = self.plan.table(threads)
-        table, places = self._tables[threads], at[:, 0]
-        buffers = [torch.empty(len(ids), width) for width in self.widths]  # in whole cache lines, which NumPy's are not
-        self._embed(ids, places, buffers[_STATES])
-        where = np.array([[buffer.data_ptr(), buffer.shape[1]] for buffer in buffers], dtype=np.int64)
-        scratch = torch.empty(threads, *buffers[_STATES].shape).numpy()
+        """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter_one` does."""
+        tokens = ids.numpy()[:, 0]
+        if not (len(tokens) and 0 <= tokens.min() and tokens.max() < self.tokens):
+            raise IndexError(f"ids of 0 to {self.tokens - 1}, not {tokens.tolist()}")
+        places = cache.enter_one(len(tokens))
+        size = len(tokens), torch.get_num_threads()
+        # taken out while it is in use: another thread makes its own
+        room = self._rooms.pop(size, None) or _Room(*size, self.widths, len(self.table), self.like)
+        scores = torch.empty(len(tokens), self.widths[_SCORES])
+        room.where[_SCORES, 0] = scores.data_ptr()
+        room.counters.fill(0)
         shape = (self.step.groups, cache.slots + 1, self.step.head_width)
-        counters = np.zeros((len(table), 2), dtype=np.int64)
-        step_kernel.run(table, self.numbers, self.like, where, scratch, cache.addresses, shape, places.numpy(), *self._turned(at), counters)
-        return buffers[_SCORES]
+        step_kernel.run(
+            self.table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, cache.addresses, shape,
+            tokens, places, *self._turned(places), room.counters,
+        )  # fmt: skip
+        self._rooms[size] = room
+        return scores
 
-    def _embed(self, ids: Tensor, places: Tensor, states: Tensor) -> None:
-        torch.index_select(self.embedding, 0, ids[:, 0], out=states)
-        if self.positions is not None:
-            states += self.positions[places]
-
-    def _turned(self, at: Tensor) -> tuple[Floats, Floats]:
+    def _turned(self, places: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         if self.step.turned is None:
-            nothing = np.empty((len(at), 0), np.float32)
+            nothing = np.empty((len(places), 0), np.float32)
             return nothing, nothing
-        cos, sin = (table.reshape(len(at), -1).contiguous().numpy() for table in self.step.turned(at))
+        cos, sin = (table.reshape(len(places), -1).contiguous().numpy() for table in self.step.turned(torch.from_numpy(places)[:, None]))
         return cos, sin
 
 

@@ -11,12 +11,12 @@ from numba import prange
 from torch import Tensor
 
 from lexloom.compute import kernel, shared
-from lexloom.nn.few_rows import FAST
-from lexloom.nn.tile import ONE, fetch, power_of_two, tile
+from lexloom.nn.tile import FAST, LANES, ONE, fetch, power_of_two, tile, weighted
 
 WIDE = 1 << 16  # keys times their width from which it is worth waking threads
 _AHEAD, _LINE = 16, 16  # slots that are asked for before they are needed; numbers that come at once
 _scores, _score = tile(1, ONE), tile(1, 1)
+_four_wide, _one_wide = weighted(4), weighted(1)
 _UNSEEN = np.float32(-1e4)  # a bias below this is that of a place that is not seen
 
 
@@ -35,15 +35,6 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @kernel(**FAST)
-def _add_four(out, values, s, shares):  # type: ignore[no-untyped-def]
-    """out ← out + the values of slots s to s + 3 times their shares."""
-    a, b, c, d = shares[s], shares[s + 1], shares[s + 2], shares[s + 3]
-    w, x, y, z = values[s], values[s + 1], values[s + 2], values[s + 3]
-    for k in range(out.size):
-        out[k] += a * w[k] + b * x[k] + c * y[k] + d * z[k]
-
-
-@kernel(**FAST)
 def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignore[no-untyped-def]
     """out ← softmax(q[head] · keysᵀ · scale + bias) · values, up to the last slot that is seen.
 
@@ -53,8 +44,10 @@ def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignor
     top, total, seen, width = np.float32(-np.inf), np.float32(0), bias.size, keys.shape[1]
     while seen > 0 and bias[seen - 1] < _UNSEEN:
         seen -= 1
-    full = seen - seen % ONE
+    full, flat = seen - seen % ONE, values.reshape(-1)
     for s in range(0, full, ONE):
+        for k in range(s * width, (s + ONE) * width, _LINE):  # values are wanted when all scores are there
+            fetch(flat, k)
         for j, score in enumerate(_scores(q, head, keys, s, _AHEAD)):
             shares[s + j] = score
     for s in range(full, seen):
@@ -65,14 +58,14 @@ def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignor
     for s in range(seen):
         shares[s] = exp(shares[s] - top)
         total += shares[s]
-    flat, fours = values.reshape(-1), seen - seen % 4
-    out[:] = 0
-    for s in range(0, fours, 4):
-        for k in range((s + _AHEAD) * width, (s + _AHEAD + 4) * width, _LINE):
-            fetch(flat, k)
-        _add_four(out, values, s, shares)
-    for s in range(fours, seen):
-        for k in range(width):
+    wide, full = width - width % (4 * LANES), width - width % LANES
+    for k in range(0, wide, 4 * LANES):
+        _four_wide(shares, values, seen, k, out)
+    for k in range(wide, full, LANES):
+        _one_wide(shares, values, seen, k, out)
+    out[full:] = 0
+    for s in range(seen if full < width else 0):
+        for k in range(full, width):
             out[k] += shares[s] * values[s, k]
     if total > 0:  # a row that sees nothing gets nothing
         for k in range(width):

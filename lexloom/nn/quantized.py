@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexloom.nn.few_rows import N, few, product, with_linears
+from lexloom.nn import packed
+from lexloom.nn.few_rows import Floats, N, with_linears
+from lexloom.nn.tile import LANES
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,20 +27,33 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 class QuantizedLinear(nn.Module):
     """A linear layer with weights of 8 bits, for inference on a CPU. (…, D) -> (…, N) float32."""
 
-    weight: Tensor
+    packed: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        quantized, scales = quantize(weight)
+        low, scales = quantize(weight)
+        self.out_features, self.in_features = weight.shape
         self.scales = nn.Parameter(scales, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
-        self.register_buffer("weight", quantized)
+        self.register_buffer("packed", torch.from_numpy(packed.pack(low)))
         zeros = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
-        self.arrays = (quantized.numpy(), scales.numpy(), zeros.numpy())
+        self.arrays = (self.packed.numpy(), scales.numpy(), zeros.numpy())
+
+    @property
+    def weight(self) -> Tensor:
+        """(N, D) int8, without the scales; made anew."""
+        return packed.unpack(self.arrays[0], self.out_features, self.in_features)
+
+    def part(self, begin: int, end: int) -> tuple[packed.Bytes, Floats, Floats]:
+        """The arrays of some weight rows."""
+        low, scales, bias = self.arrays
+        if begin % LANES == 0:
+            return low[begin // LANES : -(-end // LANES)], scales[begin:end], bias[begin:end]
+        return packed.pack(self.weight[begin:end]), scales[begin:end], bias[begin:end]
 
     def forward(self, x: Tensor) -> Tensor:
-        if few(x):
-            return product(x, self.arrays)
+        if x.numel() and x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad:
+            return packed.product(x, self.arrays)
         return F.linear(x, self.weight.to(x.dtype) * self.scales[:, None].to(x.dtype), self.bias)
 
 

@@ -1,4 +1,4 @@
-"""A list of products and attentions, one after the other, in a single call: threads take pieces of each from a common counter.
+"""A list of products and attentions, one after the other, in a single call: threads take pieces of each, their own share first.
 
 A thread that is late, or that the machine has put aside, holds up no more than the piece in its hands; and nothing is started or joined
 between the many small parts of a step.
@@ -16,16 +16,23 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import carray, prange, types  # type: ignore[attr-defined]
 from numba.core import cgutils
+from numba.extending import overload
 
 from lexloom.compute import kernel, shared
-from lexloom.nn.few_rows import FAST, multiply_rows
+from lexloom.nn.few_rows import multiply_rows
 from lexloom.nn.instructions import instruction
 from lexloom.nn.one_query import attend_head, exp
+from lexloom.nn.packed import multiply_packed, ready
+from lexloom.nn.tile import FAST
 
 COLUMNS = (
+    "kind",
     "weight",
     "scales",
     "bias",
+    "gate",
+    "gate_scales",
+    "gate_bias",
     "out",
     "wide",
     "norm",
@@ -36,14 +43,18 @@ COLUMNS = (
     "at",
     "onto",
     "act",
-    "gated",
     "size",
 )
-"""What a plan says of an entry: addresses of (N, D) weights, 0 for attention, and of (N,) scales and biases; N; D; addresses of the norm of
-the input, or 0, and of its bias; whether that centres; which buffer is read and which written, from which column on, and whether it is
-added; the activation; whether the second half of the weights is its gate; weight rows of a piece, or the layer of the attention."""
-WEIGHT, SCALES, BIAS, OUT, WIDE, NORM, NORM_BIAS, CENTRED, SOURCE, TARGET, AT, ONTO, ACT, GATED, SIZE = range(len(COLUMNS))
+"""What a plan says of an entry: what it is; addresses of (N, D) weights and of (N,) scales and biases; those of a gate as large, or 0; N; D;
+addresses of the norm of the input, or 0, and of its bias; whether that centres; which buffer is read and which written, from which column
+on, and whether it is added; the activation; weight rows of a piece, or the layer of an attention. An embedding has its matrix as the
+weights, and that of positions, or 0, as the bias."""
+(
+    KIND, WEIGHT, SCALES, BIAS, GATE, GATE_SCALES, GATE_BIAS, OUT, WIDE, NORM, NORM_BIAS, CENTRED, SOURCE, TARGET, AT, ONTO, ACT, SIZE,
+) = range(len(COLUMNS))  # fmt: skip
+PRODUCT, ATTENTION, EMBEDDING = range(3)
 NONE, GELU_TANH, SILU, RELU, GELU = range(5)
+LINE = 8  # counters in a line of memory
 _SPINS = 4000  # looks at a counter before other programs get a turn
 _yield: Any = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else None
 _PATIENT = _yield is not None
@@ -60,14 +71,14 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 
 @instruction
-def _counted(typing: Any, counters: Any, i: Any, j: Any) -> Any:
-    """Adds 1 to a counter that threads share; its value before."""
+def _counted(typing: Any, counters: Any, i: Any, j: Any, more: Any) -> Any:
+    """Adds to a counter that threads share; its value before."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = _place(context, builder, signature, values)
-        return builder.atomic_rmw("add", place, ir.IntType(64)(1), "acq_rel")
+        return builder.atomic_rmw("add", place, values[3], "acq_rel")
 
-    return types.int64(counters, types.int64, types.int64), generate
+    return types.int64(counters, types.int64, types.int64, types.int64), generate
 
 
 @instruction
@@ -82,7 +93,7 @@ def _read(typing: Any, counters: Any, i: Any, j: Any) -> Any:
 
 def _place(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     array = context.make_array(signature.args[0])(context, builder, values[0])
-    return cgutils.get_item_pointer(context, builder, signature.args[0], array, list(values[1:]), wraparound=False)
+    return cgutils.get_item_pointer(context, builder, signature.args[0], array, list(values[1:3]), wraparound=False)
 
 
 @kernel(**FAST)
@@ -169,62 +180,126 @@ def _attend(new, keys, values, group, place, cos, sin, scale, y):  # type: ignor
 
 
 @kernel(**FAST)
-def _multiply(x, w, entry, begin, y):  # type: ignore[no-untyped-def]
+def _embed(entry, ids, places, begin, y):  # type: ignore[no-untyped-def]
+    """Rows of the embedding, and those of positions where it has some."""
+    wide = entry[WIDE]
+    for i in range(begin, min(begin + entry[SIZE], ids.size)):
+        token = _floats(entry[WEIGHT] + 4 * wide * ids[i], wide)
+        if entry[BIAS] != 0:
+            position = _floats(entry[BIAS] + 4 * wide * places[i], wide)
+            for k in range(wide):
+                y[i, k] = token[k] + position[k]
+        else:
+            y[i] = token
+
+
+def _made_ready(like, x, wide, numbers, marks):  # type: ignore[no-untyped-def]
+    """Has rows stand as weights of that kind want them."""
+
+
+def _times(like, x, numbers, marks, weight, scales, bias, n, wide, begin, end, at, onto, y):  # type: ignore[no-untyped-def]
+    """Rows times some weight rows, of either kind; see `few_rows.multiply_rows`."""
+
+
+@overload(_made_ready, jit_options=FAST)
+def _how_ready(like, x, wide, numbers, marks):  # type: ignore[no-untyped-def]
+    if like.dtype == types.float32:
+        return lambda like, x, wide, numbers, marks: None
+    return lambda like, x, wide, numbers, marks: ready(x, wide, numbers, marks)
+
+
+@overload(_times, jit_options=FAST)
+def _how_times(like, x, numbers, marks, weight, scales, bias, n, wide, begin, end, at, onto, y):  # type: ignore[no-untyped-def]
+    def floats(like, x, numbers, marks, weight, scales, bias, n, wide, begin, end, at, onto, y):  # type: ignore[no-untyped-def]
+        w = carray(_pointer(weight), (n, wide), np.float32)
+        multiply_rows(x, w, _floats(scales, n), _floats(bias, n), begin, end, at, onto, y)
+
+    def packed(like, x, numbers, marks, weight, scales, bias, n, wide, begin, end, at, onto, y):  # type: ignore[no-untyped-def]
+        w = carray(_pointer(weight), (n, wide), np.uint8)
+        multiply_packed(numbers, marks, x.shape[0], w, wide, _floats(scales, n), _floats(bias, n), begin, end, at, onto, y)
+
+    return floats if like.dtype == types.float32 else packed
+
+
+@kernel(**FAST)
+def _multiply(like, x, numbers, marks, entry, begin, y):  # type: ignore[no-untyped-def]
     """A piece of a product, with what belongs to its weight rows: scales, bias, activation and gate."""
-    scales, bias = _floats(entry[SCALES], w.shape[0]), _floats(entry[BIAS], w.shape[0])
-    half = w.shape[0] // 2 if entry[GATED] else w.shape[0]
-    end, at = min(begin + entry[SIZE], half), entry[AT]
-    multiply_rows(x, w, scales, bias, begin, end, at, entry[ONTO] != 0, y)
-    if entry[GATED]:
-        multiply_rows(x, w, scales, bias, half + begin, half + end, at, False, y)
+    n, wide, at = entry[OUT], entry[WIDE], entry[AT]
+    end = min(begin + entry[SIZE], n)
+    _times(like, x, numbers, marks, entry[WEIGHT], entry[SCALES], entry[BIAS], n, wide, begin, end, at, entry[ONTO] != 0, y)
     if entry[ACT] != NONE:
         for i in range(x.shape[0]):
             _activate(entry[ACT], y[i, at + begin : at + end])
-    if entry[GATED]:
+    if entry[GATE] != 0:
+        _times(like, x, numbers, marks, entry[GATE], entry[GATE_SCALES], entry[GATE_BIAS], n, wide, begin, end, at + n, False, y)
         for i in range(x.shape[0]):
-            for n in range(at + begin, at + end):
-                y[i, n] *= y[i, half + n]
+            for k in range(at + begin, at + end):
+                y[i, k] *= y[i, n + k]
 
 
-def _run(plan, numbers, like, buffers, scratch, caches, shape, places, cos, sin, counters):  # type: ignore[no-untyped-def]
+@kernel(**FAST)
+def _next(counters, e, thread, threads, pieces):  # type: ignore[no-untyped-def]
+    """A piece of an entry that nobody has taken, or -1: of the thread's own share, one after the other, then of what others have left."""
+    for turn in range(threads):
+        share = (thread + turn) % threads
+        first, last = pieces * share // threads, pieces * (share + 1) // threads
+        if first + _read(counters, e, share * LINE) < last:
+            piece = first + _counted(counters, e, share * LINE, 1)
+            if piece < last:
+                return piece
+    return -1
+
+
+@kernel(**FAST)
+def _amount(entry, rows, groups):  # type: ignore[no-untyped-def]
+    """How many pieces an entry has."""
+    if entry[KIND] == ATTENTION:
+        return rows * groups
+    return -(-(rows if entry[KIND] == EMBEDDING else entry[OUT]) // entry[SIZE])
+
+
+def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, places, cos, sin, counters):  # type: ignore[no-untyped-def]
     """All entries of a plan, in their order.
 
     Args:
-        plan: (entries, 15), see `COLUMNS`. numbers: (entries, 2), of the norm its eps, and what scores are multiplied by.
-        like: an array of the dtype of the weights. buffers: (n, 2), address and width of (B, width) float32 arrays.
-        scratch: (threads, B, D) float32.
+        plan: (entries, 18), see `COLUMNS`. reals: (entries, 2), of the norm its eps, and what scores are multiplied by.
+        like: an array of the dtype of the weights, float32 or, as `packed.pack` has them, uint8.
+        buffers: (n, 2), address and width of (B, width) float32 arrays. own: (threads, B, D) float32.
+        numbers, marks: what `packed.room` gives, one for each thread.
         caches: (layers, 2), addresses of keys and values. shape: G, S and K of these.
-        places: (B,), slots of the new tokens. cos, sin: (B, K), or (B, 0) for none.
-        counters: (entries, 2) zeros: pieces of an entry that were taken, and that are done.
+        ids, places: (B,), the new tokens and their slots. cos, sin: (B, K), or (B, 0) for none.
+        counters: (entries, (threads + 1) · 8) zeros, each in a line of its own: pieces that were taken of each thread's share, and pieces
+            that are done.
     """
-    rows, (groups, slots, width) = places.size, shape
+    rows, threads, (groups, slots, width) = places.size, own.shape[0], shape
     each = groups * slots * width
-    for thread in prange(scratch.shape[0]):
-        own = scratch[thread]
+    for number in prange(threads):
+        thread = np.int64(number)
         for e in range(plan.shape[0]):
-            entry, multiplies = plan[e], plan[e, WEIGHT] != 0
+            entry, pieces, done = plan[e], _amount(plan[e], rows, groups), 0
             x, y = _table(buffers[entry[SOURCE]], rows), _table(buffers[entry[TARGET]], rows)
-            amount = entry[OUT] // (2 if entry[GATED] else 1)
-            pieces = (amount + entry[SIZE] - 1) // entry[SIZE] if multiplies else rows * groups
-            if entry[NORM] != 0 and _read(counters, e, 0) < pieces:
+            piece = _next(counters, e, thread, threads, pieces)
+            if piece >= 0 and entry[NORM] != 0:
                 weight, bias = _floats(entry[NORM], entry[WIDE]), _floats(entry[NORM_BIAS], entry[WIDE])
-                _normed(x, weight, bias, numbers[e, 0], entry[CENTRED] != 0, own)
-                x = own
-            while True:
-                piece = _counted(counters, e, 0)
-                if piece >= pieces:
-                    break
-                if multiplies:
-                    w = carray(_pointer(entry[WEIGHT]), (entry[OUT], entry[WIDE]), like.dtype)
-                    _multiply(x, w, entry, piece * entry[SIZE], y)
-                else:
+                _normed(x, weight, bias, reals[e, 0], entry[CENTRED] != 0, own[thread])
+                x = own[thread]
+            if piece >= 0 and entry[KIND] == PRODUCT:
+                _made_ready(like, x, entry[WIDE], numbers[thread], marks[thread])
+            while piece >= 0:
+                if entry[KIND] == PRODUCT:
+                    _multiply(like, x, numbers[thread], marks[thread], entry, piece * entry[SIZE], y)
+                elif entry[KIND] == ATTENTION:
                     row, group = piece // groups, piece % groups
                     keys = _floats(caches[entry[SIZE], 0], rows * each).reshape(rows, groups, slots, width)[row]
                     values = _floats(caches[entry[SIZE], 1], rows * each).reshape(rows, groups, slots, width)[row]
-                    _attend(x[row], keys, values, group, places[row], cos[row], sin[row], numbers[e, 1], y[row])
-                _counted(counters, e, 1)
+                    _attend(x[row], keys, values, group, places[row], cos[row], sin[row], reals[e, 1], y[row])
+                else:
+                    _embed(entry, ids, places, piece * entry[SIZE], y)
+                done += 1
+                piece = _next(counters, e, thread, threads, pieces)
+            _counted(counters, e, threads * LINE, done)
             spins = 0
-            while _read(counters, e, 1) < pieces:
+            while _read(counters, e, threads * LINE) < pieces:
                 spins += 1
                 if _PATIENT and spins > _SPINS:
                     _yield()

@@ -22,6 +22,8 @@ from lexloom.nn.cache import Cache
 from lexloom.nn.decoding.processors import History, Processor, applied, processors
 from lexloom.nn.decoding.request import Decoder, End, Request, prefilled
 
+_MANY = 4096  # tokens of a vocabulary from which a kernel looks for the best
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -160,7 +162,10 @@ class Scheduler:
         """(B, V) -> (B,) tokens, and their log-probabilities under the scores as they are."""
         if self._groups is None:
             self._groups, self._history = self._sorted()
-        tokens = torch.empty(len(self.busy), dtype=torch.int64, device=scores.device)
+        best, tops, norms = _likeliest(scores)
+        if len(self._groups) == 1 and not (self._groups[0].steps or self._groups[0].draws):
+            return best, tops - norms
+        tokens = torch.empty_like(best)
         for group in self._groups:
             part = scores if group.rows is None else scores[group.rows]
             if group.steps and self._history is not None:
@@ -171,7 +176,7 @@ class Scheduler:
             else:
                 tokens[group.rows] = found
         self._append(tokens)
-        return tokens, scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
+        return tokens, scores.gather(1, tokens[:, None])[:, 0] - norms
 
     def _sorted(self) -> tuple[list[_Group], History | None]:
         found: list[tuple[Request, list[int]]] = []
@@ -225,6 +230,16 @@ class Scheduler:
         if over:
             self._leave(over)
         return found
+
+
+def _likeliest(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, V) -> (B,) best tokens, (B,) their scores, (B,) log Σ exp of all scores."""
+    if scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[1] >= _MANY:
+        from lexloom.nn.likeliest import likeliest  # brings a compiler, which small vocabularies can do without
+
+        return likeliest(scores)
+    tops, best = scores.max(-1)
+    return best, tops, scores.logsumexp(-1)
 
 
 def _of(history: History, rows: Tensor | None) -> History:
