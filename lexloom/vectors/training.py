@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from lexloom.vectors import states, windows, word2vec
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors
 from lexloom.vectors.lanes import table
+from lexloom.vectors.states import Progress
 from lexloom.vectors.vocabulary import Huffman, Vocabulary
 
 Floats = npt.NDArray[np.float32]
@@ -59,22 +59,6 @@ class Word2VecConfig(Config):
     epochs: Annotated[int, Field(ge=1)] = 5
     deterministic: bool = False
     """The same vectors for any number of workers and kills, for some of the speed."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far training is.
-
-    Attributes:
-        words: learned from so far, over all epochs, and `total`, all there will be.
-        losses: the mean over the predictions of each epoch; that of the last one is of what was done of it.
-    """
-
-    words: int
-    total: int
-    epoch: int
-    learning_rate: float
-    losses: tuple[float, ...]
 
 
 class Word2Vec:

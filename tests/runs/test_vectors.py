@@ -70,6 +70,21 @@ def test_a_crash_costs_an_interval_and_no_bit(tmp_path: Path, text: Path, determ
     assert lexloom.train_vectors(text, tmp_path / "killed.bin", **settings).learned == 0  # done is done
 
 
+def test_a_damaged_state_is_named_and_the_one_before_it_taken(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console, told = Console(quiet=True), list[str]()
+    monkeypatch.setattr(console, "warn", told.append)
+    settings = {**SMALL, "deterministic": True, "console": console, "save_every_seconds": 0.0}
+    whole = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)
+    assert not told
+    last = sorted((tmp_path / "whole.bin.training/checkpoints").glob("step-*"))[-1]
+    damaged = bytearray((last / "vectors.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (last / "vectors.safetensors").write_bytes(damaged)
+    again = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)
+    assert len(told) == 1 and str(last) in told[0] and "damaged" in told[0]
+    assert 0 < again.learned < whole.learned and (again.vectors.vectors == whole.vectors.vectors).all()
+
+
 def test_glove_after_a_crash_and_on_from_there(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {**SMALL, "kind": "glove", "memory": 1 << 21, "console": Console(quiet=True), "save_every_seconds": 0.0}
     whole = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)
