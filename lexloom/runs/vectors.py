@@ -20,6 +20,7 @@ from lexloom.lock import locked
 from lexloom.runs.interrupt import Stop, on_signal
 from lexloom.vectors import cooccurrence, idtext
 from lexloom.vectors.cooccurrence import Cooccurrences
+from lexloom.vectors.fasttext import FastText, FastTextConfig
 from lexloom.vectors.glove import Glove, GloveConfig
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors, ending_of
@@ -197,7 +198,12 @@ class Method:
 
 
 _WORD2VEC = Method("word2vec", Word2VecConfig, Word2Vec, _text_itself)
-KINDS = {"skipgram": _WORD2VEC, "cbow": _WORD2VEC, "glove": Method("glove", GloveConfig, Glove, _pairs)}
+KINDS = {
+    "skipgram": _WORD2VEC,
+    "cbow": _WORD2VEC,
+    "fasttext": Method("fasttext", FastTextConfig, FastText, _text_itself),
+    "glove": Method("glove", GloveConfig, Glove, _pairs),
+}
 """Every `kind` that a training may name."""
 
 
@@ -248,9 +254,9 @@ def _train(
     seconds = time.monotonic() - begun
     if told is not None:
         _save(state, folder, digest)
-    last = told or first
-    state.vectors.save(out)
-    return Trained(out, state.vectors, last.losses, last.total, last.words - first.words, seconds)
+    last, found = told or first, state.vectors
+    found.save(out)
+    return Trained(out, found, last.losses, last.total, last.words - first.words, seconds)
 
 
 def _check(stop: Stop) -> None:
