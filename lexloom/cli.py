@@ -136,7 +136,7 @@ def tokenizer(
 def vectors(
     source: Annotated[Path, typer.Argument(help="A corpus folder, shards, or a file or folder of texts.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write: .bin, .txt, .vec, .glove, .tsv, .safetensors.")],
-    kind: Annotated[str, typer.Option(help="skipgram, cbow or glove.")] = "skipgram",
+    kind: Annotated[str, typer.Option(help="skipgram, cbow, fasttext or glove.")] = "skipgram",
     dim: Annotated[str, typer.Option(help="Numbers a word.")] = "100",
     window: Annotated[int | None, typer.Option(help="Words on each side, at most; 5, or 10 of glove.")] = None,
     negatives: Annotated[int | None, typer.Option(help="Words that are told apart from each word; 5.")] = None,
@@ -152,7 +152,9 @@ def vectors(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Train word vectors; an interrupted training goes on. --set words=spaces, --set sample=1e-4, --set loss=hierarchical-softmax, …"""
+    """Train word vectors; an interrupted training goes on. --set words=spaces, --set sample=1e-4, --set loss=hierarchical-softmax, …;
+    of fasttext also --set model=cbow, min_n=3, max_n=6, buckets=2_000_000.
+    """
     from lexloom.runs import verbs
 
     console = _console(quiet, verbose, json)
@@ -235,8 +237,8 @@ def evaluate(
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A model folder of another tool, or the file of weights in one.")],
-    out: Annotated[Path, typer.Option("--out", help="The bundle to write.")],
+    source: Annotated[Path, typer.Argument(help="A model folder of another tool, the file of weights in one, or a .bin of fastText.")],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write; of fastText a file: .safetensors, .vec, …")],
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,

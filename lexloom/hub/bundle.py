@@ -24,7 +24,10 @@ from lexloom.models.decoder import WRITING, special_ids
 from lexloom.nn.decoding import GenerationConfig
 from lexloom.objectives.base import Vocabulary
 from lexloom.tasks.base import TASKS, Task, plain_task, run
+from lexloom.tasks.fasttext import MODEL_TYPE as FASTTEXT
+from lexloom.tasks.fasttext import FastTextClassifier
 from lexloom.tasks.likelihoods.base import LIKELIHOODS, Likelihood
+from lexloom.tasks.simple import SimpleClassifier
 from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.tokenizer import Tokenizer
@@ -306,13 +309,15 @@ def _options(task: Task) -> frozenset[str]:
     return frozenset(inspect.signature(task.predict).parameters) - {"network", "tokenizer", "rows", "max_length"}
 
 
-def load(folder: Path | str) -> Bundle | TfidfClassifier:
-    """Opens a bundle, or any model folder lexloom has the architecture of; the TF-IDF baseline is a bundle too."""
+SIMPLE: dict[str, type[SimpleClassifier]] = {TFIDF: TfidfClassifier, FASTTEXT: FastTextClassifier}
+"""Classifiers that are no networks, by their `model_type`."""
+
+
+def load(folder: Path | str) -> Bundle | SimpleClassifier:
+    """Opens a bundle, or any model folder lexloom has the architecture of; the baselines TF-IDF and fastText are bundles too."""
     folder = Path(folder)
-    settings = _settings(folder)
-    if settings.get("model_type") == TFIDF:
-        return TfidfClassifier.load(folder)
-    return Bundle.load(folder)
+    simple = SIMPLE.get(str(_settings(folder).get("model_type")))
+    return simple.load(folder) if simple is not None else Bundle.load(folder)
 
 
 def planned(folder: Path) -> dict[frozenset[str], Network]:

@@ -15,6 +15,8 @@ from lexloom.errors import WeightsError
 from lexloom.hub import bundle as bundles
 from lexloom.hub import foreign, pickled, weights
 from lexloom.hub.bundle import Bundle
+from lexloom.vectors import fasttext_file
+from lexloom.vectors.keyed import WordVectors, ending_of
 
 SHOWN = 8
 
@@ -54,7 +56,8 @@ class Imported:
 
 
 def import_folder(source: Path, out: Path) -> Imported:
-    """Writes a bundle out of a folder with `config.json`, tokenizer and weights: safetensors, else PyTorch's own files.
+    """Writes a bundle out of a folder with `config.json`, tokenizer and weights: safetensors, else PyTorch's own files; of fastText's
+    word vectors a file of the kind that the ending of `out` says.
 
     The bundle has the heads that the config names; where tensors of these are missing, those of the largest set that is whole.
 
@@ -66,6 +69,8 @@ def import_folder(source: Path, out: Path) -> Imported:
         FormatError: a file is damaged, or holds something else than tensors.
         LexloomError: there is a folder with other files at `out`.
     """
+    if source.is_file() and fasttext_file.is_one(source):
+        return _vectors(source, out)
     folder = source if source.is_dir() else source.parent
     paths = [pickled.checked(source)] if source.is_file() else None
     networks = bundles.planned(folder)
@@ -90,6 +95,15 @@ def import_folder(source: Path, out: Path) -> Imported:
     told = Imported(str(out), str(source), networks[roles].class_name, len(opened.loaded.used) - len(made), renamed, left)
     told.missing, told.made = lacking[named], made
     return told
+
+
+def _vectors(source: Path, out: Path) -> Imported:
+    """Word vectors, with their n-grams where the kind of file has room for these."""
+    ending, wv = ending_of(out), WordVectors.load(source)
+    wv.save(out)
+    parts = ["vectors of words"] if wv.ngrams is None or ending not in (".safetensors", ".bin") else ["words", "n-grams"]
+    left = [] if ending == ".bin" else ["output matrix"] + (["n-grams"] if wv.ngrams is not None and len(parts) < 2 else [])
+    return Imported(str(out), str(source), "lexloom.WordVectors", len(parts), left=left)
 
 
 def _tensors(folder: Path, paths: list[Path] | None) -> pickled.Unpickled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import struct
 import subprocess
 import sys
 import threading
@@ -21,10 +20,10 @@ from torch import Tensor
 from lexloom import files
 from lexloom.errors import FormatError, LexloomError, WeightsError
 from lexloom.hub.weights import PICKLED
+from lexloom.vectors import fasttext_file
 
 NAME, INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "scaler.pt")
-_FASTTEXT = struct.pack("<i", 793712314)
 _BYTES_A_SECOND, _SECONDS = 20_000_000, 60
 _HEADER = 1 << 26  # bytes that names may take
 
@@ -75,13 +74,9 @@ def checked(path: Path) -> Path:
         raise WeightsError("these weights cannot be opened", got=error.strerror or str(error), where=str(path)) from None
     if not plain:
         raise WeightsError("these weights are no plain file", got="a device, a pipe or a folder", where=str(path))
-    with path.open("rb") as file:
-        if file.read(4) == _FASTTEXT:
-            raise FormatError(
-                "these are word vectors of fastText, which this version does not read",
-                where=str(path),
-                hint="fastText's own print-word-vectors writes them as text",
-            )
+    if fasttext_file.is_one(path):
+        hint = f"lexloom import {path.name} --out vectors.safetensors, or lexloom.WordVectors.load"
+        raise FormatError("these are word vectors of fastText, no weights of a network", where=str(path), hint=hint)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: a bundle on labelled rows, beside majority, TF-IDF and another bundle, with intervals, by groups if asked for."""
+"""Evaluation: a bundle on labelled rows, beside majority, other baselines and another bundle, with intervals, by groups if asked for."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from lexloom.objectives.base import Vocabulary
 from lexloom.runs import labelled, measuring
 from lexloom.runs.components import tasks_for
 from lexloom.runs.evaluation import Evaluation, by_values, show
-from lexloom.runs.scores import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, Comparison, System, compare, confusion, examples
+from lexloom.runs.scores import FASTTEXT, FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, Comparison, System, compare, confusion, examples
 from lexloom.tasks import metrics
 from lexloom.tasks.base import Task
 from lexloom.tasks.classification import TextClassification, TextClassificationConfig
 from lexloom.tasks.columns import Columns, ColumnsConfig, plain
+from lexloom.tasks.fasttext import FastTextClassifier
 from lexloom.tasks.metrics import RESAMPLES
+from lexloom.tasks.simple import SimpleClassifier
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.rows import Placed
 
@@ -34,6 +36,7 @@ __all__ = [
     "FINE_TUNED",
     "FROM_SCRATCH",
     "MAJORITY",
+    "SIMPLE_BASELINES",
     "TFIDF",
     "Evaluation",
     "System",
@@ -47,6 +50,11 @@ __all__ = [
 ]
 
 BASELINES = "baselines"
+SIMPLE_BASELINES: dict[str, tuple[type[TfidfClassifier] | type[FastTextClassifier], str]] = {
+    TFIDF: (TfidfClassifier, "tfidf"),
+    FASTTEXT: (FastTextClassifier, "fasttext"),
+}
+"""Baselines that a run keeps as bundles: what they are, and the name of their folder and of their kind in recipes."""
 SEEN = "train-texts.bin"
 _SEEN_LIMIT = 1 << 30
 _LEVELS = 3  # folders above a bundle in which its run's baseline may lie
@@ -66,10 +74,10 @@ class _Rows:
 
 
 def evaluate(
-    bundle: Path | str | Bundle | TfidfClassifier,
+    bundle: Path | str | Bundle | SimpleClassifier,
     file: Path | str | Sequence[Mapping[str, Any]],
     *,
-    against: Path | str | Bundle | TfidfClassifier | None = None,
+    against: Path | str | Bundle | SimpleClassifier | None = None,
     by: str | None = None,
     measure: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -81,7 +89,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores a bundle on labelled rows, or measures a language model on texts.
 
-    Beside a task's scores stand the most frequent label of its training rows and, where its run left one, the TF-IDF baseline.
+    Beside a task's scores stand the most frequent label of its training rows and, where its run left some, the baselines.
 
     Args:
         file: a file of rows, or the rows themselves.
@@ -136,7 +144,7 @@ def evaluate(
     return evaluation
 
 
-def score_bundle(bundle: Bundle | TfidfClassifier, rows: Sequence[Any], name: str) -> System:
+def score_bundle(bundle: Bundle | SimpleClassifier, rows: Sequence[Any], name: str) -> System:
     """A bundle's answers on rows with `text` (and `pair`), as one system of a comparison."""
     return System(name, [_task(bundle, name).decided(bundle.predict([dict(plain(row)) for row in rows]))])
 
@@ -186,14 +194,14 @@ def _digests(texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[n
     return np.frombuffer(raw, dtype="<u8").astype(np.uint64)
 
 
-def _opened(bundle: Path | str | Bundle | TfidfClassifier) -> Bundle | TfidfClassifier:
+def _opened(bundle: Path | str | Bundle | SimpleClassifier) -> Bundle | SimpleClassifier:
     return load(bundle) if isinstance(bundle, str | Path) else bundle
 
 
-def _networks(bundles: Mapping[str, Bundle | TfidfClassifier]) -> dict[str, Bundle]:
+def _networks(bundles: Mapping[str, Bundle | SimpleClassifier]) -> dict[str, Bundle]:
     for name, bundle in bundles.items():
         if not isinstance(bundle, Bundle):
-            raise LexloomError(f"{name} is no language model", got="a TF-IDF classifier")
+            raise LexloomError(f"{name} is no language model", got=f"a classifier by {bundle.KIND}")
     return dict(bundles)  # type: ignore[arg-type]
 
 
@@ -210,8 +218,8 @@ def _names(bundle: Any, against: Any) -> tuple[str, str]:
     return parts[0][-1], parts[1][-1] + " (again)"
 
 
-def _task(bundle: Bundle | TfidfClassifier, name: str) -> Task:
-    if isinstance(bundle, TfidfClassifier):
+def _task(bundle: Bundle | SimpleClassifier, name: str) -> Task:
+    if isinstance(bundle, SimpleClassifier):
         config = TextClassificationConfig(columns=bundle.config.columns)
         return TextClassification(config, Vocabulary(0, None, frozenset(), {}), bundle.labels)
     if bundle.task is None:
@@ -221,8 +229,8 @@ def _task(bundle: Bundle | TfidfClassifier, name: str) -> Task:
     return bundle.task
 
 
-def _columns_of(bundle: Bundle | TfidfClassifier) -> ColumnsConfig:
-    found = bundle.config.columns if isinstance(bundle, TfidfClassifier) else getattr(bundle.task.config, "columns", None)  # type: ignore[union-attr]
+def _columns_of(bundle: Bundle | SimpleClassifier) -> ColumnsConfig:
+    found = bundle.config.columns if isinstance(bundle, SimpleClassifier) else getattr(bundle.task.config, "columns", None)  # type: ignore[union-attr]
     return found if isinstance(found, ColumnsConfig) else ColumnsConfig()
 
 
@@ -253,7 +261,7 @@ def _plain_rows(placed: Sequence[Any], config: ColumnsConfig) -> tuple[_Rows, li
     return _Rows(rows, [plain(row) for row in placed], columns), notes
 
 
-def _other(bundle: Bundle | TfidfClassifier, name: str, task: Task, rows: Sequence[Mapping[str, Any]]) -> System:
+def _other(bundle: Bundle | SimpleClassifier, name: str, task: Task, rows: Sequence[Mapping[str, Any]]) -> System:
     other = _task(bundle, name)
     if other.pipeline != task.pipeline:
         raise LexloomError("the two bundles have different tasks", expected=task.pipeline, got=f"{other.pipeline} ({name})")
@@ -264,34 +272,36 @@ def _other(bundle: Bundle | TfidfClassifier, name: str, task: Task, rows: Sequen
     return System(name, [other.decided(bundle.predict(list(rows)))])
 
 
-def _baselines(first: Bundle | TfidfClassifier, folder: Path | None, rows: _Rows, gold: Sequence[str], notes: list[str]) -> list[System]:
-    systems, tfidf = [], _baseline(folder, first.labels) if not isinstance(first, TfidfClassifier) else None
-    if tfidf is not None and tfidf.config.pairs == (rows.columns.pair is not None):
-        systems.append(score_bundle(tfidf, rows.plain, TFIDF))
-    elif not isinstance(first, TfidfClassifier):
+def _baselines(first: Bundle | SimpleClassifier, folder: Path | None, rows: _Rows, gold: Sequence[str], notes: list[str]) -> list[System]:
+    beside = _beside(folder, first.labels) if not isinstance(first, SimpleClassifier) else {}
+    pair = rows.columns.pair is not None
+    systems = [score_bundle(one, rows.plain, name) for name, one in beside.items() if one.config.pairs == pair]
+    if not systems and not isinstance(first, SimpleClassifier):
         notes.append("no TF-IDF baseline lies beside this bundle; a fine-tuning run writes it to baselines/tfidf")
-    counts, note = _label_counts(first, tfidf), ""
+    counts, note = _label_counts(first, beside), ""
     if counts is None:
         counts, note = Counter(gold), "most frequent label of these rows: the training rows' are not recorded"
     label = metrics.majority(counts)
     return [*systems, System(MAJORITY, [[label] * len(gold)], note or f"always {label!r}")]
 
 
-def _label_counts(bundle: Bundle | TfidfClassifier, tfidf: TfidfClassifier | None) -> Mapping[str, int] | None:
-    recorded = bundle.label_counts if isinstance(bundle, TfidfClassifier) else bundle.about.get("labels")
+def _label_counts(bundle: Bundle | SimpleClassifier, beside: Mapping[str, SimpleClassifier]) -> Mapping[str, int] | None:
+    recorded = bundle.label_counts if isinstance(bundle, SimpleClassifier) else bundle.about.get("labels")
     if isinstance(recorded, Mapping) and recorded and all(isinstance(n, int) for n in recorded.values()):
         return recorded
-    return tfidf.label_counts if tfidf is not None else None
+    return next((one.label_counts for one in beside.values()), None)
 
 
-def _baseline(folder: Path | None, labels: Sequence[str]) -> TfidfClassifier | None:
-    """The TF-IDF bundle of the run that a bundle lies in, told by its labels."""
+def _beside(folder: Path | None, labels: Sequence[str]) -> dict[str, SimpleClassifier]:
+    """The baselines of the run that a bundle lies in, told by their labels."""
+    found: dict[str, SimpleClassifier] = {}
     for above in list(folder.resolve().parents)[:_LEVELS] if folder is not None else []:
-        if (above / BASELINES / "tfidf" / "config.json").is_file():
-            found = TfidfClassifier.load(above / BASELINES / "tfidf")
-            if found.labels == list(labels):
-                return found
-    return None
+        for name, (kind, place) in SIMPLE_BASELINES.items():
+            if name not in found and (above / BASELINES / place / "config.json").is_file():
+                one = kind.load(above / BASELINES / place)
+                if one.labels == list(labels):
+                    found[name] = one
+    return found
 
 
 def _overlap(folder: Path | None, rows: _Rows) -> list[str]:

@@ -18,7 +18,7 @@ from lexloom.objectives.base import Vocabulary
 from lexloom.runs import labelled
 from lexloom.runs.components import FineTuning, misfit, settle
 from lexloom.runs.embeddings import Embeddings, vectors_in
-from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, majority_answers, summary, write_seen
+from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, SIMPLE_BASELINES, majority_answers, summary, write_seen
 from lexloom.runs.labelled import Labelled
 from lexloom.runs.origin import visits
 from lexloom.runs.room import Room
@@ -29,7 +29,6 @@ from lexloom.runs.training import Training
 from lexloom.tasks import classification
 from lexloom.tasks.base import length_edges
 from lexloom.tasks.columns import Columns
-from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.order import BucketPlan
 from lexloom.text.rows import Placed
 from lexloom.text.tokenizer import Tokenizer
@@ -320,19 +319,21 @@ def finetune(
 
 
 def _baselines(folder: Path, runner: FineTune, names: Sequence[str], seed: int) -> dict[str, list[list[Any]]]:
-    """Answers of what costs nothing to train. The TF-IDF model is kept as a bundle, for `evaluate` to stand beside."""
+    """Answers of what costs nothing to train. Classifiers are kept as bundles, for `evaluate` to stand beside."""
     found: dict[str, list[list[Any]]] = {}
     rows, data = runner.data.scored, runner.data
     if not runner.task.labels:
         return found
-    if "tfidf" in names:
+    for name, (kind, place) in SIMPLE_BASELINES.items():
+        if place not in names:
+            continue
         columns = Columns.find(runner.task.config.columns, data.train, labelled=True)
         labels = [str(label) for label in runner.task.gold(data.train)]
         texts, pairs = columns.texts(data.train), columns.pairs(data.train)
-        model = TfidfClassifier.fit(texts, pairs, labels, names=runner.task.labels, columns=columns.config(), seed=seed)
-        model.save(folder / "baselines" / "tfidf")
+        model = kind.fit(texts, pairs, labels, names=runner.task.labels, columns=columns.config(), seed=seed)
+        model.save(folder / "baselines" / place)
         write_seen(folder / "baselines", texts, pairs)
-        found[TFIDF] = [model.predict([dict(row.row) for row in rows])]
+        found[name] = [model.predict([dict(row.row) for row in rows])]
     if "majority" in names:
         found[MAJORITY] = [majority_answers(runner.label_counts(), len(rows))]
     return found

@@ -253,6 +253,6 @@ def _joint_problems(plan: Plan) -> list[LexloomError]:
     return problems
 
 
-BASELINES = ("majority", "tfidf", "from-scratch")
+BASELINES = ("majority", "tfidf", "fasttext", "from-scratch")
 
 Say = Callable[[str], None]

@@ -11,7 +11,8 @@ from lexloom import keys
 from lexloom.tasks.metrics import RESAMPLES, Bootstrap, Interval, Statistics
 
 FINE_TUNED, FROM_SCRATCH, TFIDF, MAJORITY = "fine-tuned", "from scratch", "TF-IDF + logistic regression", "majority"
-_FIXED = (TFIDF, MAJORITY)  # the same at every seed
+FASTTEXT = "fastText"
+_FIXED = (TFIDF, FASTTEXT, MAJORITY)  # the same at every seed
 _SHORT = {TFIDF: "TF-IDF", MAJORITY: "always answering the most frequent label", FINE_TUNED: "the fine-tuned model"}
 _SHORT |= {FROM_SCRATCH: "the same network from scratch"}
 FEW_ROWS = 100

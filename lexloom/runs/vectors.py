@@ -7,29 +7,30 @@ FILE.training/   text/ (words as ids), pairs/ (of GloVe: the co-occurrences), ch
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lexloom import compute, files
+from lexloom.config import Config
 from lexloom.console import Console
-from lexloom.errors import CheckpointError, ConfigError, FormatError, Interrupted
+from lexloom.errors import CheckpointError, ConfigError, Interrupted, unknown
 from lexloom.lock import locked
 from lexloom.runs.interrupt import Stop, on_signal
 from lexloom.vectors import cooccurrence, idtext
 from lexloom.vectors.cooccurrence import Cooccurrences
+from lexloom.vectors.fasttext import FastText, FastTextConfig
 from lexloom.vectors.glove import Glove, GloveConfig
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors, ending_of
 from lexloom.vectors.sentences import SourceSentences, WordsConfig
-from lexloom.vectors.training import Progress, Word2Vec, Word2VecConfig
+from lexloom.vectors.states import Progress, State
+from lexloom.vectors.training import Word2Vec, Word2VecConfig
 from lexloom.vectors.vocabulary import VocabularyConfig
 
 SAVE_EVERY_SECONDS = 60.0
 _KEEP = 2
-_State = Word2Vec | Glove
-_Config = Word2VecConfig | GloveConfig
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def vectors(
     """
     out, console = Path(out), console or Console()
     ending_of(out)
-    words, counting, training = _configs(settings)
+    words, counting, method, training = _configs(settings)
     work = out.with_name(f"{out.name}.training")
     with locked(work):
         before = _latest(Path(start)) if start is not None else None
@@ -93,21 +94,22 @@ def vectors(
             sentences, work / "text", counting, before, files.fingerprint(asked) if isinstance(source, str | Path) else None, console
         )
         workers = workers or compute.cores()
-        data = text if isinstance(training, Word2VecConfig) else _pairs(text, work / "pairs", training, workers, console)
+        data = method.data(text, work, training, workers, console)
         digest = files.fingerprint([training.plain(), seed, data.digest])
-        state = _state(work / "checkpoints", digest, text, training, seed, before)
+        state = _state(work / "checkpoints", digest, text, method, training, seed, before, console)
         return _train(state, data, work / "checkpoints", digest, out, workers, save_every_seconds, console)
 
 
-def _configs(settings: dict[str, Any]) -> tuple[WordsConfig, VocabularyConfig, _Config]:
+def _configs(settings: dict[str, Any]) -> tuple[WordsConfig, VocabularyConfig, Method, Config]:
     """The settings, each to the part it belongs to; what belongs to none is refused by that of the training."""
     others = {name for part in (WordsConfig, VocabularyConfig) for name in part.model_fields}
     words, counting = (
         {name: value for name, value in settings.items() if name in part.model_fields} for part in (WordsConfig, VocabularyConfig)
     )
     training = {name: value for name, value in settings.items() if name not in others}
-    kind: type[_Config] = GloveConfig if training.get("kind") == "glove" else Word2VecConfig
-    return WordsConfig.read(words), VocabularyConfig.read(counting), kind.read(training)
+    if (kind := training.get("kind", "skipgram")) not in KINDS:
+        raise unknown("kind of vectors", str(kind), KINDS)
+    return WordsConfig.read(words), VocabularyConfig.read(counting), KINDS[kind], KINDS[kind].config.read(training)
 
 
 def _identity(source: Any) -> Any:
@@ -122,7 +124,7 @@ def _identity(source: Any) -> Any:
 @dataclass(frozen=True)
 class _Before:
     folder: Path
-    state: _State
+    state: State
 
 
 def _latest(training: Path) -> _Before:
@@ -134,8 +136,9 @@ def _latest(training: Path) -> _Before:
     return _Before(folder, _loaded(folder))
 
 
-def _loaded(folder: Path) -> _State:
-    return Glove.load(folder) if (files.read_manifest(folder) or {}).get("method") == "glove" else Word2Vec.load(folder)
+def _loaded(folder: Path) -> State:
+    named = (files.read_manifest(folder) or {}).get("method")
+    return next((method for method in KINDS.values() if method.name == named), KINDS["skipgram"]).state.load(folder)
 
 
 def _text(
@@ -160,8 +163,13 @@ def _text(
     return found
 
 
-def _pairs(text: IdText, folder: Path, config: GloveConfig, workers: int, console: Console) -> Cooccurrences:
+def _text_itself(text: IdText, *_: Any) -> IdText:
+    return text
+
+
+def _pairs(text: IdText, work: Path, config: GloveConfig, workers: int, console: Console) -> Cooccurrences:
     """The co-occurrences of a text, from before where text and window are the same."""
+    folder = work / "pairs"
     asked = files.fingerprint([text.digest, config.window])
     if (files.read_manifest(folder) or {}).get("asked") == asked:
         return Cooccurrences.open(folder)
@@ -174,32 +182,58 @@ def _pairs(text: IdText, folder: Path, config: GloveConfig, workers: int, consol
     return found
 
 
+@dataclass(frozen=True)
+class Method:
+    """A way to learn vectors.
+
+    Attributes:
+        name: stands in the manifests of its states.
+        data: makes what it learns from out of (the text as ids, the folder FILE.training, the settings, the workers, a console).
+    """
+
+    name: str
+    config: type[Config]
+    state: type[State]
+    data: Callable[[IdText, Path, Any, int, Console], Any]
+
+
+_WORD2VEC = Method("word2vec", Word2VecConfig, Word2Vec, _text_itself)
+KINDS = {
+    "skipgram": _WORD2VEC,
+    "cbow": _WORD2VEC,
+    "fasttext": Method("fasttext", FastTextConfig, FastText, _text_itself),
+    "glove": Method("glove", GloveConfig, Glove, _pairs),
+}
+"""Every `kind` that a training may name."""
+
+
 def _newest(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end."""
     found = sorted(path for path in folder.glob("step-*") if files.read_manifest(path)) if folder.is_dir() else []
     return found[-1] if found else None
 
 
-def _state(folder: Path, digest: str, text: IdText, config: _Config, seed: int, before: _Before | None) -> _State:
+def _state(
+    folder: Path, digest: str, text: IdText, method: Method, config: Config, seed: int, before: _Before | None, console: Console
+) -> State:
     """The state to go on from: of this very training, of another one, or none."""
     for path in reversed(sorted(folder.glob("step-*")) if folder.is_dir() else []):
-        if (files.read_manifest(path) or {}).get("training") == digest:
-            try:
+        try:
+            if files.verify(path, check_digests=False).get("training") == digest:
                 return _loaded(path)
-            except (CheckpointError, FormatError):
-                continue  # damaged: the one before it
-    made: type[_State] = Glove if isinstance(config, GloveConfig) else Word2Vec
+        except CheckpointError as error:
+            console.warn(f"passed over a damaged state: {error}")
     if before is None:
-        return made(config, text.vocabulary, seed)  # type: ignore[arg-type]
-    if not isinstance(before.state, made):
-        hint = "go on with vectors of the same method, or begin anew"
-        raise ConfigError("the saved vectors are of another method", expected=config.kind, got=before.state.config.kind, hint=hint)
-    return before.state.grown(text.vocabulary, config, seed)  # type: ignore[arg-type]
+        return method.state(config, text.vocabulary, seed)
+    if type(before.state) is not method.state:
+        asked, hint = str(config.plain()["kind"]), "go on with vectors of the same method, or begin anew"
+        raise ConfigError("the saved vectors are of another method", expected=asked, got=before.state.config.kind, hint=hint)
+    return before.state.grown(text.vocabulary, config, seed)
 
 
 def _train(
-    state: _State,
-    data: IdText | Cooccurrences,
+    state: State,
+    data: Any,
     folder: Path,
     digest: str,
     out: Path,
@@ -209,9 +243,9 @@ def _train(
 ) -> Trained:
     begun = saved = time.monotonic()
     told: Progress | None = None
-    first = state.progress(data)  # type: ignore[arg-type]
+    first = state.progress(data)
     with on_signal(console.say) as stop, console.progress("training", first.total, "words", start=first.words) as progress:
-        for told in state.train(data, workers):  # type: ignore[arg-type]
+        for told in state.train(data, workers):
             progress.update(told.words, loss=told.losses[-1], rate=told.learning_rate)
             if stop.number is not None or time.monotonic() - saved > save_every_seconds:
                 _save(state, folder, digest)
@@ -220,9 +254,9 @@ def _train(
     seconds = time.monotonic() - begun
     if told is not None:
         _save(state, folder, digest)
-    last = told or first
-    state.vectors.save(out)
-    return Trained(out, state.vectors, last.losses, last.total, last.words - first.words, seconds)
+    last, found = told or first, state.vectors
+    found.save(out)
+    return Trained(out, found, last.losses, last.total, last.words - first.words, seconds)
 
 
 def _check(stop: Stop) -> None:
@@ -230,10 +264,9 @@ def _check(stop: Stop) -> None:
         raise Interrupted("stopped; the state is saved", signal_number=stop.number, hint="the same command goes on from there")
 
 
-def _save(state: _State, folder: Path, digest: str) -> None:
+def _save(state: State, folder: Path, digest: str) -> None:
     """Writes a checkpoint, and removes those that are no longer needed."""
-    method = "glove" if isinstance(state, Glove) else "word2vec"
-    state.save(folder / f"step-{state.steps:09d}", training=digest, method=method)
+    state.save(folder / f"step-{state.steps:09d}", training=digest, method=KINDS[state.config.kind].name)
     whole = sorted(path for path in folder.glob("step-*") if (files.read_manifest(path) or {}).get("training") == digest)
     for path in folder.glob("step-*"):
         if path not in whole[-_KEEP:]:

@@ -284,7 +284,8 @@ def report(run: Path | str) -> Path:
 
 
 def import_model(source: Path | str, out: Path | str) -> Imported:
-    """Writes a bundle out of another tool's model folder, pickled weights and other names of tensors included.
+    """Writes a bundle out of another tool's model folder, pickled weights and other names of tensors included; and a file of word vectors
+    out of fastText's `.bin`.
 
     A pickle is opened in a process of its own, with limits on memory and time, without network, programs or writing.
 

@@ -38,4 +38,4 @@ class WordVectors(keyed.WordVectors):
         with tempfile.TemporaryDirectory() as folder:
             options: dict[str, Any] = {"console": console or Console(quiet=True), **settings}
             found = vectors(sentences, Path(folder) / "vectors.safetensors", **options).vectors
-        return cls(found.index_to_key, np.array(found.vectors))
+        return cls(found.index_to_key, np.array(found.vectors), found.ngrams and found.ngrams.copied())

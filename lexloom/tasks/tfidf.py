@@ -9,37 +9,32 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as from_bytes
-from safetensors.numpy import save as to_bytes
+from pydantic import Field
 from scipy.sparse import csr_matrix, hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from lexloom import files, keys
-from lexloom.config import Config
-from lexloom.errors import DataError, FormatError, LexloomError
-from lexloom.tasks.classification import answer, softmax
-from lexloom.tasks.columns import Columns, ColumnsConfig, clean
+from lexloom import keys
+from lexloom.errors import DataError
+from lexloom.tasks.classification import softmax
+from lexloom.tasks.columns import ColumnsConfig, clean
+from lexloom.tasks.simple import SimpleClassifier, SimpleConfig, check_tensors
 
 MODEL_TYPE: Literal["lexloom-tfidf"] = "lexloom-tfidf"
-TENSORS, VOCABULARY = "lexloom.safetensors", "vocabulary.json"
 MAX_TERMS = 200_000
 MAX_WEIGHTS = 20_000_000  # F · K, so that many labels do not make it huge
 MAX_ROWS = 200_000
 MAX_CHARACTERS = 20_000  # of a text that are looked at
 STRENGTHS = (1.0, 4.0, 16.0, 64.0)  # C, the inverse of the penalty
 SEARCHED_ROWS = 20_000
-_MAX_BYTES = 1 << 30
 _UNSEEN = -1e4  # the score of a label without a training row
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -47,22 +42,16 @@ _CHARACTER_LANGUAGES = ("zh", "ja", "th", "lo", "km", "my", "yue", "wuu")
 Unit = Literal["word", "char"]
 
 
-class TfidfConfig(Config):
+class TfidfConfig(SimpleConfig):
     """`config.json` of the baseline."""
 
     model_type: Literal["lexloom-tfidf"] = MODEL_TYPE
-    format: int = files.FORMAT
     unit: Unit
-    pairs: bool
     strength: float = Field(gt=0)
-    labels: list[str] = Field(min_length=1, max_length=100_000)
-    label_counts: dict[str, int]
-    columns: ColumnsConfig = ColumnsConfig()
-    task: str = "text-classification"
 
 
 @dataclass
-class TfidfClassifier:
+class TfidfClassifier(SimpleClassifier):
     """TF-IDF features and a logistic regression; predicts as a bundle does.
 
     Args:
@@ -72,6 +61,8 @@ class TfidfClassifier:
         coef: (K, X) float32.
         intercept: (K,) float32.
     """
+
+    KIND, CLASS = "TF-IDF", "TfidfClassifier"
 
     config: TfidfConfig
     terms: list[str]
@@ -84,16 +75,6 @@ class TfidfClassifier:
         self._vectorizer = _vectorizer(self.config.unit, vocabulary=self.terms) if self.terms else None
         if self._vectorizer is not None:
             self._vectorizer.idf_ = self.idf
-
-    @property
-    def labels(self) -> list[str]:
-        """Label names in the order of their ids."""
-        return self.config.labels
-
-    @property
-    def label_counts(self) -> dict[str, int]:
-        """How often each label stood in the training rows."""
-        return self.config.label_counts
 
     @classmethod
     def fit(
@@ -163,76 +144,23 @@ class TfidfClassifier:
             return csr_matrix((len(texts), 0))
         return csr_matrix(self._vectorizer.transform([_seen(text) for text in texts]))
 
-    def predict(
-        self, texts: Sequence[str] | Sequence[Mapping[str, Any]], pairs: Sequence[str] | None = None, *, top_k: int | None = 1
-    ) -> list[Any]:
-        """`{"label", "score"}` for each text; a list of them, best first, for another `top_k`, all labels for None.
-
-        Args:
-            texts: texts, or rows with the columns of the training rows.
-
-        Raises:
-            LexloomError: one string was given, or pairs are missing, too many or too few.
-            DataError: a row lacks a column.
-        """
-        if isinstance(texts, str):
-            raise LexloomError("predict takes a list of texts", got=repr(texts)[:60], hint="put it in brackets: [text]")
-        if not len(texts):
-            return []
-        first, second = self._texts(texts, pairs)
-        scores = self.features(first, second) @ self.coef.T.astype(np.float64) + self.intercept.astype(np.float64)
-        return [answer(row, self.labels, top_k) for row in softmax(np.asarray(scores))]
-
-    def _texts(self, texts: Sequence[Any], pairs: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str] | None]:
-        if pairs is None and isinstance(texts[0], Mapping):
-            columns = Columns.find(self.config.columns, texts, labelled=False)
-            texts, pairs = columns.texts(texts), columns.pairs(texts)
-        if (pairs is not None) != self.config.pairs:
-            trained = "pairs of texts" if self.config.pairs else "single texts"
-            raise LexloomError("this baseline was trained on " + trained, got="single texts" if pairs is None else "pairs")
-        if pairs is not None and len(pairs) != len(texts):
-            raise LexloomError("each text needs its pair", expected=f"{len(texts)} pairs", got=str(len(pairs)))
-        for i, text in enumerate([*texts, *(pairs or [])]):
-            if not isinstance(text, str):
-                raise LexloomError("a text is a string", got=f"{type(text).__name__} at place {i % len(texts)}")
-        return texts, pairs
+    def shares(self, texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[np.floating[Any]]:
+        scores = self.features(texts, pairs) @ self.coef.T.astype(np.float64) + self.intercept.astype(np.float64)
+        return softmax(np.asarray(scores))
 
     def save(self, folder: Path | str) -> Path:
-        """Writes a bundle folder: `config.json`, `vocabulary.json` and `lexloom.safetensors`."""
-        folder = Path(folder)
-        settings = {"architectures": ["TfidfClassifier"], **self.config.plain()}
-        settings["id2label"] = {str(i): label for i, label in enumerate(self.labels)}
-        with files.new_folder(folder, kind="bundle") as new:
-            files.write_json(new / "config.json", settings)
-            files.write_json(new / VOCABULARY, {"format": files.FORMAT, "terms": self.terms})
-            files.write_bytes(new / TENSORS, to_bytes({"idf": self.idf, "coef": self.coef, "intercept": self.intercept}))
-            files.write_json(new / "lexloom.json", {"format": files.FORMAT, "about": self.about})
-            files.write_text(new / "README.md", _card(folder.resolve().name, self))
-        return folder
+        unit = "words and pairs of words" if self.config.unit == "word" else "1 to 3 characters"
+        card = f"TF-IDF over {unit} ({len(self.terms):,} terms) and logistic regression with {len(self.labels)} labels"
+        return self._write(folder, self.terms, {"idf": self.idf, "coef": self.coef, "intercept": self.intercept}, card)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Opens a folder that `save` wrote; it predicts the same to the bit.
-
-        Raises:
-            FormatError: a file is missing, damaged, or does not fit the others.
-        """
         folder = Path(folder)
-        settings = _mapping(folder / "config.json")
-        files.check_format(settings, folder / "config.json")
-        known = {name: value for name, value in settings.items() if name in TfidfConfig.model_fields}
-        try:
-            config = TfidfConfig.model_validate(known)
-        except ValidationError as error:
-            raise FormatError(
-                "these settings are not those of a TF-IDF bundle", got=str(error)[:300], where=str(folder / "config.json")
-            ) from None
-        vocabulary = _mapping(folder / VOCABULARY)
-        files.check_format(vocabulary, folder / VOCABULARY)
-        terms, tensors = vocabulary.get("terms"), _tensors(folder / TENSORS)
-        _check_parts(config, terms, tensors, folder)
-        about = _mapping(folder / "lexloom.json").get("about", {}) if (folder / "lexloom.json").is_file() else {}
-        return cls(config, terms, tensors["idf"], tensors["coef"], tensors["intercept"], about)  # type: ignore[arg-type]
+        config, terms, tensors, about = cls._read(folder, TfidfConfig, MAX_TERMS)
+        k, f = len(config.labels), len(terms)
+        wanted = {"idf": ((f,), np.float64), "coef": ((k, _width(f, config.pairs)), np.float32), "intercept": ((k,), np.float32)}
+        check_tensors(tensors, wanted, folder)
+        return cls(config, terms, tensors["idf"], tensors["coef"], tensors["intercept"], about)
 
 
 def unit_of(texts: Sequence[str], language: str | None = None) -> Unit:
@@ -316,49 +244,3 @@ def _regression(
     else:
         coef[seen], intercept[seen] = model.coef_, model.intercept_
     return coef, intercept
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FormatError("a file of this bundle is missing", where=str(path))
-    found = files.read_json(path, kind="part of a TF-IDF bundle")
-    if not isinstance(found, dict):
-        raise FormatError("this is not a mapping", where=str(path))
-    return found
-
-
-def _tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
-    if not path.is_file():
-        raise FormatError("a file of this bundle is missing", where=str(path))
-    if path.stat().st_size > _MAX_BYTES:
-        raise FormatError("these weights are too large", expected=f"at most {_MAX_BYTES} bytes", where=str(path))
-    try:
-        return from_bytes(path.read_bytes())
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise FormatError("these weights cannot be read", got=str(error)[:200], where=str(path)) from None
-
-
-def _check_parts(config: TfidfConfig, terms: Any, tensors: Mapping[str, npt.NDArray[Any]], folder: Path) -> None:
-    if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms) or len(set(terms)) != len(terms):
-        raise FormatError("the vocabulary is not a list of different terms", where=str(folder / VOCABULARY))
-    if len(terms) > MAX_TERMS:
-        raise FormatError(
-            "the vocabulary is too large", expected=f"at most {MAX_TERMS} terms", got=str(len(terms)), where=str(folder / VOCABULARY)
-        )
-    k, f = len(config.labels), len(terms)
-    wanted = {"idf": ((f,), np.float64), "coef": ((k, _width(f, config.pairs)), np.float32), "intercept": ((k,), np.float32)}
-    for name, (shape, dtype) in wanted.items():
-        found = tensors.get(name)
-        if found is None or found.shape != shape or found.dtype != dtype or not np.isfinite(found).all():
-            got = "nothing" if found is None else f"{found.shape} {found.dtype}"
-            expected = f"finite numbers {shape} {np.dtype(dtype)}"
-            raise FormatError(f"{name} does not fit this bundle", expected=expected, got=got, where=str(folder / TENSORS))
-
-
-def _card(name: str, model: TfidfClassifier) -> str:
-    unit = "words and pairs of words" if model.config.unit == "word" else "1 to 3 characters"
-    return (
-        f"---\npipeline_tag: text-classification\ntags:\n- lexloom\n---\n\n# {name}\n\n"
-        f"TF-IDF over {unit} ({len(model.terms):,} terms) and logistic regression with {len(model.labels)} labels: "
-        "a baseline, and a small model of its own.\nOpens with `lexloom.load`; `transformers` has no class for it.\n"
-    )

@@ -1,30 +1,39 @@
-"""Files of word vectors: word2vec's, GloVe's, those of TensorBoard's projector, and our own.
+"""Files of word vectors: word2vec's, GloVe's, fastText's, those of TensorBoard's projector, and our own.
 
-    .safetensors        our own: `vectors` (V, D) float32, mapped when it is opened; `words`, UTF-8, and `ends`, where each ends
-    .bin                word2vec's binary file            .txt .vec    its text file: a line "V D", then a word and D numbers a line
+    .safetensors        our own: `vectors` (V, D) float32, mapped when it is opened; `words`, UTF-8, and `ends`, where each ends; where
+                        they are made of n-grams, also the rows of words `own` (V, D) and of n-grams `rows` (R, D), the buckets `held` (R,)
+                        of these, and `counts` (V,)
+    .bin                word2vec's binary file; of vectors made of n-grams fastText's: `fasttext_file.py`
+    .txt .vec           word2vec's text file: a line "V D", then a word and D numbers a line
     .glove              the lines of the text file alone, as GloVe has them; `.txt` and `.vec` may lack the first line, too
     .tsv                numbers between tabs for TensorBoard's projector; its words in `NAME.metadata.tsv` beside it
 
-Letters: V words, D width.
+Letters: V words, D width, R n-grams' rows.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lexloom import files
 from lexloom.errors import ConfigError, DataError, FormatError
+from lexloom.vectors import fasttext_file
+from lexloom.vectors.ngrams import NGrams
 
 Floats = npt.NDArray[np.float32]
 ENDINGS = (".safetensors", ".bin", ".txt", ".vec", ".glove", ".tsv")
 MAX_HEADER, MAX_WORD_BYTES = 1 << 16, 1 << 16
 _ROWS = 1 << 12
+_TYPES = {"F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+_KINDS = {"vectors": "F32", "own": "F32", "rows": "F32", "held": "I32", "counts": "I64", "ends": "I64", "words": "U8"}
+_LENGTHS = ("min_n", "max_n", "buckets")
 
 
 def ending_of(path: Path | str) -> str:
@@ -39,8 +48,11 @@ def ending_of(path: Path | str) -> str:
     return ending
 
 
-def write(path: Path | str, words: Sequence[str], vectors: Floats) -> None:
+def write(path: Path | str, words: Sequence[str], vectors: Floats, ngrams: NGrams | None = None) -> None:
     """Writes a file of the kind that its ending says.
+
+    Args:
+        ngrams: what the vectors are made of, which only `.safetensors` and `.bin` keep.
 
     Raises:
         ConfigError: the ending says none.
@@ -54,7 +66,10 @@ def write(path: Path | str, words: Sequence[str], vectors: Floats) -> None:
         return
     with files.replacing(place) as file:
         if ending == ".safetensors":
-            _write_own(file, words, vectors)
+            _write_own(file, words, vectors, ngrams)
+            return
+        if ending == ".bin" and ngrams is not None:
+            fasttext_file.write(file, place, words, ngrams)
             return
         if ending != ".glove":
             file.write(f"{vectors.shape[0]} {vectors.shape[1]}\n".encode())
@@ -63,22 +78,27 @@ def write(path: Path | str, words: Sequence[str], vectors: Floats) -> None:
             file.write(_encoded(word, ending, place) + b" " + numbers + b"\n")
 
 
-def read(path: Path | str) -> tuple[list[str], Floats]:
-    """Words and vectors (V, D) of a file of the kind that its ending says; those of `.safetensors` are mapped and not read.
+def read(path: Path | str) -> tuple[list[str], Floats, NGrams | None]:
+    """Words, vectors (V, D), and what these are made of where a file has it; those of `.safetensors` are mapped and not read.
 
     Raises:
         ConfigError: the ending says none, or the file does not exist.
         FormatError: the file is not what its ending says, or damaged; the line is named.
     """
-    path, ending = Path(path), ending_of(path)
+    path = Path(path)
+    if path.suffix.lower() == ".ftz":
+        raise fasttext_file.quantized_error(path)
+    ending = ending_of(path)
     if not path.is_file():
         raise ConfigError("this file of vectors does not exist", where=str(path))
     if ending == ".safetensors":
         return _read_own(path)
+    if ending == ".bin" and fasttext_file.is_one(path):
+        return fasttext_file.read(path)
     if ending == ".tsv":
-        return _read_tsv(path)
+        return *_read_tsv(path), None
     with path.open("rb") as file:
-        return _read_binary(file, path) if ending == ".bin" else _read_text(file, path, headed=ending != ".glove")
+        return *(_read_binary(file, path) if ending == ".bin" else _read_text(file, path, headed=ending != ".glove")), None
 
 
 def metadata_of(path: Path) -> Path:
@@ -109,42 +129,88 @@ def _write_lines(path: Path, lines: Iterator[bytes]) -> None:
             file.write(line + b"\n")
 
 
-def _write_own(file: IO[bytes], words: Sequence[str], vectors: Floats) -> None:
+def _write_own(file: IO[bytes], words: Sequence[str], vectors: Floats, ngrams: NGrams | None) -> None:
     encoded = [word.encode("utf-8", "surrogatepass") for word in words]
-    ends = np.cumsum([len(word) for word in encoded], dtype="<i8")
-    whole = {"vectors": ("F32", vectors.shape), "ends": ("I64", ends.shape), "words": ("U8", (int(ends[-1]) if len(ends) else 0,))}
-    header, at = {"__metadata__": {"format": str(files.FORMAT), "kind": "word vectors"}}, 0
-    for name, (dtype, shape) in whole.items():
-        size = int(np.prod(shape)) * {"F32": 4, "I64": 8, "U8": 1}[dtype]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}  # type: ignore[dict-item]
-        at += size
+    parts: dict[str, npt.NDArray[Any]] = {"vectors": vectors}
+    about = {"format": str(files.FORMAT), "kind": "word vectors"}
+    if ngrams is not None:
+        parts |= {"own": ngrams.own, "rows": ngrams.rows, "held": ngrams.held, "counts": ngrams.counts}
+        about |= {"min_n": str(ngrams.min_n), "max_n": str(ngrams.max_n), "buckets": str(ngrams.buckets)}
+    parts["ends"] = np.cumsum([len(word) for word in encoded], dtype=np.int64)
+    parts["words"] = np.array(bytearray().join(encoded), dtype=np.uint8)
+    header, at = dict[str, Any]({"__metadata__": about}), 0
+    for name, part in parts.items():
+        kind, end = _KINDS[name], at + part.size * np.dtype(_TYPES[_KINDS[name]]).itemsize
+        header[name] = {"dtype": kind, "shape": list(part.shape), "data_offsets": [at, end]}
+        at = end
     content = json.dumps(header).encode()
     content += b" " * (-(8 + len(content)) % 64)  # vectors begin with a line of memory
     file.write(len(content).to_bytes(8, "little") + content)
-    for start in range(0, len(vectors), _ROWS):
-        file.write(np.ascontiguousarray(vectors[start : start + _ROWS], dtype="<f4").tobytes())
-    file.write(ends.tobytes())
-    file.write(b"".join(encoded))
+    for name, part in parts.items():
+        for start in range(0, len(part), _ROWS):
+            file.write(np.ascontiguousarray(part[start : start + _ROWS], dtype=_TYPES[_KINDS[name]]).tobytes())
 
 
-def _read_own(path: Path) -> tuple[list[str], Floats]:
+def _read_own(path: Path) -> tuple[list[str], Floats, NGrams | None]:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) if size <= MAX_HEADER else {}
-        about, (rows, width) = header["__metadata__"], header["vectors"]["shape"]
-        parts = {name: 8 + size + header[name]["data_offsets"][0] for name in ("vectors", "ends", "words")}
+        about = header["__metadata__"]
+        parts = {
+            name: (8 + size + entry["data_offsets"][0], tuple(map(int, entry["shape"]))) for name, entry in header.items() if name in _KINDS
+        }
         whole = 8 + size + header["words"]["data_offsets"][1]
-        number = int(about["format"])
-    except (ValueError, KeyError, TypeError) as error:
+        number, lengths = int(about["format"]), [int(about[name]) for name in _LENGTHS] if "rows" in parts else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError("this is no file of word vectors", got=f"{type(error).__name__}: {error}", where=str(path)) from None
     files.check_format({"format": number}, path)
     if path.stat().st_size != whole:
         raise FormatError("this file of word vectors is cut", expected=f"{whole} bytes", got=str(path.stat().st_size), where=str(path))
-    vectors = np.memmap(path, dtype="<f4", mode="r", offset=parts["vectors"], shape=(rows, width))
-    ends = np.fromfile(path, dtype="<i8", count=rows, offset=parts["ends"]).tolist()
-    letters = np.fromfile(path, dtype=np.uint8, offset=parts["words"]).tobytes()
-    return [letters[a:b].decode("utf-8", "surrogatepass") for a, b in zip([0, *ends[:-1]], ends, strict=True)], vectors
+    _check_shapes({name: shape for name, (_, shape) in parts.items()}, path)
+    found = {name: _mapped(path, at, shape, _KINDS[name], whole) for name, (at, shape) in parts.items()}
+    words = _spelt(found["words"].tobytes(), found["ends"], path)
+    if lengths is None:
+        return words, found["vectors"], None
+    if not 1 <= lengths[0] <= lengths[1] <= MAX_WORD_BYTES or not 0 < lengths[2] < 1 << 31:
+        raise FormatError("there are no such n-grams", got=str(dict(zip(_LENGTHS, lengths, strict=True))), where=str(path))
+    return words, found["vectors"], NGrams(*lengths, found["own"], found["rows"], np.array(found["held"]), np.array(found["counts"]))
+
+
+def _spelt(letters: bytes, ends: npt.NDArray[np.int64], path: Path) -> list[str]:
+    """The words of our own file."""
+    starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
+    try:
+        if (ends < starts).any() or (ends[-1] if len(ends) else 0) != len(letters):
+            raise ValueError("words end before they begin")
+        return [letters[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    except ValueError as error:
+        raise FormatError("the words of this file are damaged", got=str(error)[:200], where=str(path)) from None
+
+
+def _check_shapes(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Whether the parts of our own file fit each other.
+
+    Raises:
+        FormatError: they do not.
+    """
+    expected = {"vectors": "VD", "ends": "V", "words": "L"} | (
+        {"own": "VD", "rows": "RD", "held": "R", "counts": "V"} if "rows" in shapes else {}
+    )
+    sizes: dict[str, int] = {}
+    for name, letters in expected.items():
+        shape = shapes.get(name, ())
+        if len(shape) != len(letters) or any(
+            size < 0 or sizes.setdefault(letter, size) != size for letter, size in zip(letters, shape, strict=True)
+        ):
+            raise FormatError("the parts of this file of word vectors do not fit", expected=letters, got=f"{name} {shape}", where=str(path))
+
+
+def _mapped(path: Path, at: int, shape: tuple[int, ...], kind: str, whole: int) -> npt.NDArray[Any]:
+    dtype = np.dtype(_TYPES[kind])
+    if not 0 <= at <= at + math.prod(shape) * dtype.itemsize <= whole:
+        raise FormatError("this file of word vectors is cut", expected=f"{shape} from byte {at}", got=f"{whole} bytes", where=str(path))
+    return np.memmap(path, dtype=dtype, mode="r", offset=at, shape=shape) if math.prod(shape) else np.zeros(shape, dtype=dtype)
 
 
 def _sizes(line: bytes, where: str) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from lexloom.vectors.cooccurrence import LEAST_MEMORY, PARTS, Cooccurrences
 from lexloom.vectors.draws import below, bits_at
 from lexloom.vectors.keyed import WordVectors
 from lexloom.vectors.lanes import fetch, fma, load, pointer, root, spread, store, table, total
-from lexloom.vectors.training import Progress
+from lexloom.vectors.states import Progress
 from lexloom.vectors.vocabulary import Vocabulary
 from lexloom.vectors.windows import INLINE, PLAIN
 

@@ -17,6 +17,7 @@ from lexloom import svg
 from lexloom.errors import ConfigError, DataError
 from lexloom.vectors import formats
 from lexloom.vectors.formats import ENDINGS, ending_of
+from lexloom.vectors.ngrams import NGrams
 from lexloom.vectors.texts import Sif, mean
 
 __all__ = ["ENDINGS", "MULTIPLICATIVE_EPSILON", "UnknownWordError", "WordVectors", "ending_of"]
@@ -39,19 +40,21 @@ class WordVectors:
 
     Attributes:
         index_to_key: the words, the most frequent first. key_to_index: word -> place. vectors: (V, D) float32.
+        ngrams: what these are made of, where it is more than a row a word; other words have vectors by it, too.
     """
 
-    def __init__(self, words: Sequence[str], vectors: Floats) -> None:
+    def __init__(self, words: Sequence[str], vectors: Floats, ngrams: NGrams | None = None) -> None:
         if len(words) != len(vectors):
             raise DataError("there is not one vector a word", expected=f"{len(words):,} vectors", got=f"{len(vectors):,}")
-        self.index_to_key, self.vectors = list(words), vectors
+        self.index_to_key, self.vectors, self.ngrams = list(words), vectors, ngrams
         self.key_to_index = {word: place for place, word in enumerate(self.index_to_key)}
 
     def __len__(self) -> int:
         return len(self.index_to_key)
 
     def __contains__(self, word: object) -> bool:
-        return word in self.key_to_index
+        """Whether it has a vector, if only by its n-grams; whether it is one of the words, `key_to_index` says."""
+        return word in self.key_to_index or (isinstance(word, str) and self._by_ngrams(word) is not None)
 
     def __getitem__(self, word: str | Sequence[str]) -> Floats:
         """The vector of a word, (D,), or those of several, (n, D).
@@ -59,7 +62,13 @@ class WordVectors:
         Raises:
             UnknownWordError: it has none.
         """
-        return self.vectors[self.place(word) if isinstance(word, str) else [self.place(one) for one in word]]
+        if not isinstance(word, str):
+            return np.stack([self[one] for one in word]) if len(word) else self.vectors[:0]
+        by_ngrams = None if word in self.key_to_index else self._by_ngrams(word)
+        return self.vectors[self.place(word)] if by_ngrams is None else by_ngrams
+
+    def _by_ngrams(self, word: str) -> Floats | None:
+        return None if self.ngrams is None else self.ngrams.of(word)
 
     def place(self, word: str) -> int:
         """The row of a word.
@@ -78,13 +87,13 @@ class WordVectors:
         return word if among is None and word in self else among
 
     def save(self, path: Path | str) -> None:
-        """Writes a file of the kind that its ending says; see `formats`.
+        """Writes a file of the kind that its ending says; see `formats`. N-grams are kept by `.safetensors` and `.bin`.
 
         Raises:
             ConfigError: the ending says none.
             DataError: a word cannot stand in such a file.
         """
-        formats.write(path, self.index_to_key, self.vectors)
+        formats.write(path, self.index_to_key, self.vectors, self.ngrams)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -106,8 +115,10 @@ class WordVectors:
 
     def unit(self, word: str) -> Floats:
         """The vector of a word at length 1, (D,)."""
-        place = self.place(word)
-        return self.vectors[place] / self.norms[place]
+        if (place := self.key_to_index.get(word)) is not None:
+            return self.vectors[place] / self.norms[place]
+        found = self[word]
+        return found / (np.linalg.norm(found) or np.float32(1))
 
     def similarity(self, a: str, b: str) -> float:
         """The cosine between two words."""
@@ -140,8 +151,7 @@ class WordVectors:
             raise ConfigError("there is nothing to be similar to", hint="give a word: most_similar('king')")
         query = sum((self._direction(one) for one in ups), np.zeros(self.vectors.shape[1], dtype=np.float32))
         query = query - sum(self._direction(one) for one in downs)
-        asked = [self.place(one) for one in [*ups, *downs] if isinstance(one, str)]
-        return self._best(self._cosines(query, restrict_vocab), asked, topn)
+        return self._best(self._cosines(query, restrict_vocab), [*ups, *downs], topn)
 
     def analogy(
         self,
@@ -172,7 +182,7 @@ class WordVectors:
         if method != "multiplicative":
             raise ConfigError("there is no such method", expected="additive, multiplicative", got=repr(method))
         to_a, to_b, to_c = ((1 + self._cosines(self.unit(word), restrict_vocab)) / 2 for word in (a, b, c))
-        return self._best(to_b * to_c / (to_a + MULTIPLICATIVE_EPSILON), [self.place(word) for word in (a, b, c)], topn)
+        return self._best(to_b * to_c / (to_a + MULTIPLICATIVE_EPSILON), [a, b, c], topn)
 
     def doesnt_match(self, words: Sequence[str]) -> str:
         """The word that is least like the mean of all of them, each at length 1.
@@ -242,9 +252,10 @@ class WordVectors:
         """Of the words, or the first so many of them, with a vector: (V,)."""
         return self.vectors[:first] @ (query / (np.linalg.norm(query) or 1)) / self.norms[:first]
 
-    def _best(self, scores: npt.NDArray[np.floating[Any]], without: Sequence[int], n: int) -> list[tuple[str, float]]:
+    def _best(self, scores: npt.NDArray[np.floating[Any]], without: Sequence[Query], n: int) -> list[tuple[str, float]]:
         """The n words of the highest scores, equal ones by frequency."""
-        scores[[place for place in without if place < len(scores)]] = -np.inf
+        places = [self.key_to_index[one] for one in without if isinstance(one, str) and one in self.key_to_index]
+        scores[[place for place in places if place < len(scores)]] = -np.inf
         n = min(n, len(scores))
         if n <= 0:
             return []

@@ -1,4 +1,4 @@
-"""word2vec and GloVe in plain NumPy: their kernels once more, to read, and to hold the fast ones against.
+"""word2vec, fastText and GloVe in plain NumPy: their kernels once more, to read, and to hold the fast ones against.
 
 Letters: M words of a window, K targets, D width, V words.
 """
@@ -68,21 +68,31 @@ def path(word: int, tree: Huffman) -> tuple[list[int], Floats]:
     return tree.nodes[here].tolist(), tree.turns[here]
 
 
-def step(x: Floats, y: Floats, contexts: Sequence[int], targets: Sequence[int], signs: Floats, rate: float, *, mean: bool) -> float:
+def step(
+    x: Floats,
+    y: Floats,
+    contexts: Sequence[int],
+    targets: Sequence[int],
+    signs: Floats,
+    rate: float,
+    *,
+    mean: bool,
+    weights: Floats | float = 1.0,
+) -> float:
     """Learns from one window and returns its loss.
 
     Args:
         x, y: inner and outer vectors, (V, D) each; changed.
-        signs: (K,), -1 where the target is so. mean: CBOW.
+        signs: (K,), -1 where the target is so. weights: (K,), how often each target counts. mean: CBOW.
     """
     inner, outer = x[list(contexts)], y[list(targets)]
     rows = inner.mean(axis=0, keepdims=True) if mean else inner
     u = signs * (rows @ outer.T)
-    g = -rate * signs / (1 + np.exp(-u))
+    g = -rate * weights * signs / (1 + np.exp(-u))
     change = np.broadcast_to(g @ outer, inner.shape)
     np.add.at(y, list(targets), g.T @ rows)
     np.add.at(x, list(contexts), change)
-    return float(np.logaddexp(0, u).sum())
+    return float((weights * np.logaddexp(0, u)).sum())
 
 
 def learn(
@@ -104,6 +114,68 @@ def learn(
         loss += step(x, y, contexts, targets, signs, rate - fall * place, mean=mean)
         predictions += 1 if mean else len(contexts)
     return loss, predictions
+
+
+def ngram_buckets(word: str, min_n: int, max_n: int, buckets: int) -> list[int]:
+    """The buckets of the n-grams of a word, as `ngrams.find_buckets` finds them."""
+    whole = f"<{word}>"
+    spans = [(i, i + n) for i in range(len(whole)) for n in range(min_n, max_n + 1) if i + n <= len(whole)]
+    return [_fnv(whole[a:b].encode()) % buckets for a, b in spans if b - a > 1 or 0 < a < len(whole) - 1]
+
+
+def _fnv(letters: bytes) -> int:
+    """FNV-1a of 32 bits, bytes from 128 on being negative numbers."""
+    found = 2166136261
+    for byte in letters:
+        found = (found ^ (byte if byte < 128 else byte | 0xFFFFFF00)) * 16777619 & 0xFFFFFFFF
+    return found
+
+
+def fasttext_learn(
+    ids: Ints,
+    seed: Seed,
+    rate: float,
+    fall: float,
+    how: tuple[int, int, bool],
+    draws: Sequence[Any],
+    rows: Sequence[Sequence[int]],
+    x: Floats,
+    y: Floats,
+) -> tuple[float, int]:
+    """As `fasttext.learn` over a whole text; `rows` of each word, in x."""
+    window, k, mean = how
+    keep, noise, *tree = draws
+    loss, predictions = 0.0, 0
+    for place, word, contexts in windows(ids, seed, keep, window):
+        given, positives = (contexts, [word]) if mean else ([word], contexts)
+        if k > 0:
+            key = keys.key(*seed, np.array(place))
+            others = [_drawn(key, NEGATIVE + j, noise) for j in range(k)]
+            targets = [*positives, *others]
+            c = np.array([-1.0] * len(positives) + [sum(one != other for one in positives) for other in others])
+        else:
+            paths = [path(one, Huffman(*tree)) for one in positives]
+            targets, c = [node for nodes, _ in paths for node in nodes], np.concatenate([turns for _, turns in paths])
+        made_of = [row for one in given for row in rows[one]]
+        loss += step(x, y, made_of, targets, np.sign(c), rate - fall * place, mean=True, weights=np.abs(c))
+        predictions += len(positives)
+    return loss, predictions
+
+
+def classifier_step(x: Floats, y: Floats, rows: Sequence[int], label: int, rate: float) -> float:
+    """fastText's classifier learns from a text and returns its loss.
+
+    Args:
+        x, y: vectors of words and word n-grams, and of labels; changed.
+    """
+    h = x[list(rows)].mean(axis=0)
+    scores = y @ h
+    shares = np.exp(scores - np.logaddexp.reduce(scores))
+    g = rate * ((np.arange(len(y)) == label) - shares)
+    change = g @ y / len(rows)
+    y += np.outer(g, h)
+    np.add.at(x, list(rows), change)
+    return float(-np.log(shares[label]))
 
 
 def glove_step(tables: Sequence[Floats], a: int, b: int, x: float, rate: float, x_max: float, alpha: float) -> float:

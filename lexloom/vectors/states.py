@@ -1,13 +1,15 @@
-"""The state of a training of vectors on disk: a folder that is there whole or not at all, and whose parts fit each other.
+"""The state of a training of vectors, of whatever method, and how it lies on disk: a folder that is there whole or not at all, and whose
+parts fit each other.
 
 FOLDER/   vectors.safetensors, vocabulary.json, state.json (the settings, the seed, where training stands), manifest.json
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +18,69 @@ from safetensors.numpy import load_file, save_file
 
 from lexloom import files
 from lexloom.errors import CheckpointError, ConfigError
+from lexloom.vectors.keyed import WordVectors
 from lexloom.vectors.vocabulary import Vocabulary
 
 _TABLES, _WORDS, _STATE = "vectors.safetensors", "vocabulary.json", "state.json"
 Tables = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is.
+
+    Attributes:
+        words: learned from so far, over all epochs, and `total`, all there will be.
+        losses: the mean over the predictions of each epoch; that of the last one is of what was done of it.
+    """
+
+    words: int
+    total: int
+    epoch: int
+    learning_rate: float
+    losses: tuple[float, ...]
+
+
+class State(Protocol):
+    """Vectors on their way: what every method has.
+
+    Attributes:
+        config: of the method, with a `kind`. steps: how far training is, in units of the method's own.
+    """
+
+    config: Any
+    vocabulary: Vocabulary
+    steps: int
+
+    def __init__(self, config: Any, vocabulary: Vocabulary, seed: int = 1) -> None: ...
+
+    @property
+    def vectors(self) -> WordVectors:
+        """What is used of them."""
+
+    def grown(self, vocabulary: Vocabulary, config: Any = None, seed: int | None = None) -> Self:
+        """The same vectors at the start of another training, with further words.
+
+        Raises:
+            ConfigError: they cannot go on so.
+        """
+
+    def train(self, data: Any, /, workers: int = 1) -> Iterator[Progress]:
+        """Learns from where it stands to the end of the last epoch; between two steps it may be saved and left."""
+
+    def progress(self, data: Any, /) -> Progress:
+        """Where training stands."""
+
+    def save(self, folder: Path | str, **about: Any) -> Path:
+        """Writes the whole state into a folder; `about` goes into its manifest."""
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Reads a saved state.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or its parts do not fit each other.
+        """
 
 
 def save(folder: Path | str, tables: Tables, vocabulary: Vocabulary, state: Mapping[str, Any], **about: Any) -> Path:

@@ -14,23 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 from lexloom.errors import ConfigError
+from lexloom.vectors.ngrams import NGrams
 
 Floats = npt.NDArray[np.float32]
 Texts = Sequence[Sequence[str]]
 
 
 class Keyed(Protocol):
-    """What has a vector a word."""
+    """What has a vector a word, and may have some of other words by their n-grams."""
 
     vectors: Floats
     key_to_index: dict[str, int]
+    ngrams: NGrams | None
 
 
 def mean(wv: Keyed, texts: Texts, weights: npt.NDArray[np.float64] | None = None) -> Floats:
     """The mean of the vectors of each text's words, (N, D) float32; 0 for a text without a word that has one.
 
     Args:
-        weights: what the vector of each word is multiplied by, (V,); the sum is divided by the number of words all the same.
+        weights: what the vector of each word is multiplied by, (V,), 1 for words that have theirs by n-grams; the sum is divided by the
+            number of words all the same.
 
     Raises:
         ConfigError: a text is not given as its words.
@@ -40,10 +43,19 @@ def mean(wv: Keyed, texts: Texts, weights: npt.NDArray[np.float64] | None = None
         if isinstance(text, str):
             raise ConfigError("a text is given as its words", expected="lists of words", got=repr(text[:60]), hint="split it first")
         places = [place for word in text if (place := wv.key_to_index.get(word)) is not None]
+        others = _others(wv, text)
         if places:
             share = np.ones(len(places)) if weights is None else weights[places]
-            found[number] = share @ wv.vectors[places] / len(places)
+            found[number] = share @ wv.vectors[places]
+        found[number] = (found[number] + sum(others)) / max(1, len(places) + len(others))
     return found
+
+
+def _others(wv: Keyed, text: Sequence[str]) -> list[Floats]:
+    """The vectors that words of a text have by their n-grams alone."""
+    if wv.ngrams is None:
+        return []
+    return [vector for word in text if word not in wv.key_to_index and (vector := wv.ngrams.of(word)) is not None]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Training of word2vec over a text on disk: the order of work, the learning rate, the loss, and a state that goes on where it stopped.
+"""Training of word2vec and its kin over a text on disk: the order of work, the learning rate, the loss, and a state that goes on from where
+it stopped.
 
 Fast: workers take chunks of the text and write into the same vectors without asking each other (Hogwild, Niu et al. 2011). Each run has
 other roundings and other races; a kill costs what was done since the last saved state.
@@ -9,11 +10,11 @@ Letters: V words, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,12 @@ from lexloom.vectors import states, windows, word2vec
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors
 from lexloom.vectors.lanes import table
+from lexloom.vectors.states import Progress
 from lexloom.vectors.vocabulary import Huffman, Vocabulary
+from lexloom.vectors.windows import How
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 CHUNK = 1 << 15
 """Ids that a worker takes at once."""
 INTERVAL = 64
@@ -36,14 +40,13 @@ INTERVAL = 64
 TOGETHER, STEPS = 512, 0.5
 """Deterministic training takes so many windows together at most, and no more than move one vector by so many learning rates: where slopes
 of many updates are found at the same place, the vectors of frequent words overshoot, and training may end in infinity."""
-_BLOCK = 1 << 10
+BLOCK = 1 << 10
+"""Vectors that are drawn at once."""
 
 
-class Word2VecConfig(Config):
-    """How word vectors are learned."""
+class TextConfig(Config):
+    """How vectors are learned from a text, whatever they are made of."""
 
-    kind: Literal["skipgram", "cbow"] = "skipgram"
-    """Predict the context from the word, or the word from the mean of its context."""
     loss: Literal["negative-sampling", "hierarchical-softmax"] = "negative-sampling"
     dim: Annotated[Count, Field(ge=1)] = 100
     window: Annotated[int, Field(ge=1, le=200)] = 5
@@ -61,73 +64,81 @@ class Word2VecConfig(Config):
     """The same vectors for any number of workers and kills, for some of the speed."""
 
 
+class Word2VecConfig(TextConfig):
+    """How word vectors are learned."""
+
+    kind: Literal["skipgram", "cbow"] = "skipgram"
+    """Predict the context from the word, or the word from the mean of its context."""
+
+
 @dataclass(frozen=True)
-class Progress:
-    """How far training is.
+class Kernels:
+    """What learns from a chunk, one window after the other or many together, and the memory that both take; see `word2vec.py`."""
+
+    learn: Callable[..., tuple[float, float]]
+    learn_together: Callable[..., tuple[float, float]]
+    room: Callable[..., Any]
+
+
+class TextState:
+    """Vectors on their way over a text: what methods of the family of word2vec share.
 
     Attributes:
-        words: learned from so far, over all epochs, and `total`, all there will be.
-        losses: the mean over the predictions of each epoch; that of the last one is of what was done of it.
-    """
-
-    words: int
-    total: int
-    epoch: int
-    learning_rate: float
-    losses: tuple[float, ...]
-
-
-class Word2Vec:
-    """Vectors on their way.
-
-    Attributes:
-        inner, outer: (V, D) and what is missing to a multiple of 16; `outer` has V - 1 rows for hierarchical softmax.
+        inner, outer: (…, D) and what is missing to a multiple of 16; `outer` has V rows, or V - 1 for hierarchical softmax.
         epoch, chunk: where the next chunk stands. steps: chunks so far. sums: loss and predictions of each epoch so far.
     """
 
-    def __init__(self, config: Word2VecConfig, vocabulary: Vocabulary, seed: int = 1) -> None:
+    NAME: ClassVar[str]
+    CONFIG: ClassVar[type[TextConfig]]
+    KERNELS: ClassVar[Kernels]
+    inner: Floats
+
+    def __init__(self, config: Any, vocabulary: Vocabulary, seed: int = 1) -> None:
         self.config, self.vocabulary, self.seed = config, vocabulary, seed
         self.epoch = self.chunk = self.steps = 0
         self.sums: list[list[float]] = []
-        self.inner = self._begun(0)
-        self.outer = table(self._outer_rows(), config.dim)
-
-    def _outer_rows(self) -> int:
-        return len(self.vocabulary) - (self.config.loss == "hierarchical-softmax")
-
-    def _begun(self, first: int) -> Floats:
-        """Inner vectors of the words from `first` on, drawn evenly from -1/2D to 1/2D, as word2vec.c begins."""
-        size, dim = len(self.vocabulary), self.config.dim
-        found = table(size - first, dim)
-        for start in range(first, size, _BLOCK):
-            rows = np.arange(start, min(size, start + _BLOCK))
-            found[rows - first, :dim] = (keys.uniform(keys.key(self.seed, "word2vec", "start", rows), dim) - 0.5) / dim
-        return found
+        self.outer = table(len(vocabulary) - (config.loss == "hierarchical-softmax"), config.dim)
 
     @property
     def vectors(self) -> WordVectors:
-        """The inner vectors, which are what is used: no copy."""
-        return WordVectors(self.vocabulary.words, self.inner[:, : self.config.dim])
+        """What is used of them."""
+        raise NotImplementedError
 
-    def grown(self, vocabulary: Vocabulary, config: Word2VecConfig | None = None, seed: int | None = None) -> Word2Vec:
-        """The same vectors at the start of another training, with further words.
+    @property
+    def mean(self) -> bool:
+        """Whether the word is predicted from its whole context."""
+        raise NotImplementedError
 
-        Args:
-            vocabulary: begins with the words of this one.
-            config: of the other training; of the same width.
+    def sizes(self, negatives: int, longest: int) -> How:
+        """What a window takes; `negatives` is 0 where paths of at most `longest` nodes are learned."""
+        raise NotImplementedError
+
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """What kernels are handed as their tables, flat."""
+        return self.inner.reshape(-1), self.outer.reshape(-1)
+
+    def crowded(self, shares: Doubles) -> float:
+        """How often a window that contains one word changes one inner vector, at most, if words stand there by these shares, (V,)."""
+        return float(shares.max())
+
+    def most_together(self, how: How) -> int:
+        """How many windows may be learned together, for the memory that they take."""
+        return TOGETHER
+
+    def begun(self, numbers: npt.NDArray[np.integer[Any]], name: str, per: float) -> Doubles:
+        """Vectors drawn for some numbers, evenly from -1 / (2 per) to 1 / (2 per), (n, D)."""
+        return (keys.uniform(keys.key(self.seed, self.NAME, name, numbers), self.config.dim) - 0.5) / per
+
+    def check_grown(self, vocabulary: Vocabulary, config: Any) -> None:
+        """Looks whether these vectors can go on with further words and other settings.
 
         Raises:
             ConfigError: the width is another, or a tree of hierarchical softmax would have to grow.
         """
-        config = config or self.config
-        before, size = self.config, len(self.vocabulary)
-        states.check_grown(self.vocabulary, before.dim, vocabulary, config.dim)
-        if config.loss != before.loss or config.loss == "hierarchical-softmax":
+        states.check_grown(self.vocabulary, self.config.dim, vocabulary, config.dim)
+        if config.loss != self.config.loss or config.loss == "hierarchical-softmax":
             hint = "train with negative sampling what is to go on, or begin anew"
             raise ConfigError("only vectors of negative sampling can go on: a tree of other counts has other nodes", hint=hint)
-        found = Word2Vec(config, vocabulary, self.seed if seed is None else seed)
-        found.inner[:size], found.outer[:size] = self.inner, self.outer
-        return found
 
     def save(self, folder: Path | str, **about: Any) -> Path:
         """Writes the whole state into a folder, whole or not at all.
@@ -144,14 +155,14 @@ class Word2Vec:
         return {"inner": self.inner[:, : self.config.dim], "outer": self.outer[:, : self.config.dim]}
 
     @classmethod
-    def load(cls, folder: Path | str) -> Word2Vec:
+    def load(cls, folder: Path | str) -> Self:
         """Reads a saved state.
 
         Raises:
             CheckpointError: it is missing, damaged, or its parts do not fit each other.
         """
         state, vocabulary = states.load(folder)
-        found = cls(Word2VecConfig.read(state["config"]), vocabulary, state["seed"])
+        found = cls(cls.CONFIG.read(state["config"]), vocabulary, state["seed"])
         found.epoch, found.chunk, found.steps, found.sums = (state[name] for name in ("epoch", "chunk", "steps", "sums"))
         states.fill(found._tables, folder)
         return found
@@ -193,10 +204,53 @@ class Word2Vec:
         return Progress(int(done * text.words), epochs * text.words, self.epoch, self.rate(done / epochs), losses)
 
 
+class Word2Vec(TextState):
+    """A vector a word: `inner` is (V, D)."""
+
+    NAME, CONFIG = "word2vec", Word2VecConfig
+    KERNELS = Kernels(word2vec.learn, word2vec.learn_together, windows.room)
+    config: Word2VecConfig
+
+    def __init__(self, config: Word2VecConfig, vocabulary: Vocabulary, seed: int = 1) -> None:
+        super().__init__(config, vocabulary, seed)
+        self.inner = table(len(vocabulary), config.dim)
+        for start in range(0, len(vocabulary), BLOCK):
+            rows = np.arange(start, min(len(vocabulary), start + BLOCK))
+            self.inner[rows, : config.dim] = self.begun(rows, "start", config.dim)  # as word2vec.c begins
+
+    @property
+    def vectors(self) -> WordVectors:
+        """The inner vectors, which are what is used: no copy."""
+        return WordVectors(self.vocabulary.words, self.inner[:, : self.config.dim])
+
+    @property
+    def mean(self) -> bool:
+        return self.config.kind == "cbow"
+
+    def sizes(self, negatives: int, longest: int) -> How:
+        return windows.sizes(self.config.window, negatives, longest, self.inner.shape[1], mean=self.mean)
+
+    def grown(self, vocabulary: Vocabulary, config: Word2VecConfig | None = None, seed: int | None = None) -> Word2Vec:
+        """The same vectors at the start of another training, with further words.
+
+        Args:
+            vocabulary: begins with the words of this one.
+            config: of the other training; of the same width.
+
+        Raises:
+            ConfigError: the width is another, or a tree of hierarchical softmax would have to grow.
+        """
+        config, size = config or self.config, len(self.vocabulary)
+        self.check_grown(vocabulary, config)
+        found = Word2Vec(config, vocabulary, self.seed if seed is None else seed)
+        found.inner[:size], found.outer[:size] = self.inner, self.outer
+        return found
+
+
 class _Work:
     """One training: what the kernels are handed."""
 
-    def __init__(self, state: Word2Vec, text: IdText, workers: int) -> None:
+    def __init__(self, state: TextState, text: IdText, workers: int) -> None:
         config, vocabulary = state.config, state.vocabulary
         self.state, self.text, self.workers = state, text, max(1, workers)
         self.borders = text.borders(CHUNK)
@@ -204,21 +258,21 @@ class _Work:
         negatives = config.negatives if config.loss == "negative-sampling" else 0
         tree = vocabulary.huffman() if not negatives else _NO_TREE
         self.tree = (tree.starts, tree.nodes, tree.turns)
-        self.how = windows.sizes(config.window, negatives, tree.longest, state.inner.shape[1], mean=config.kind == "cbow")
+        self.how = state.sizes(negatives, tree.longest)
         self.keep, self.noise = vocabulary.keep(config.sample), vocabulary.noise(config.exponent)
         self.together = self._together() if config.deterministic else 0
         self.threads = _threads(self.workers) if config.deterministic else 1
 
     def _together(self) -> int:
         """How many windows are taken together: a function of the text and the settings alone, so that the result is."""
-        window, negatives, mean, *_ = self.how
+        window, negatives, *_ = self.how
         kept = self.state.vocabulary.counts * (self.keep / 2.0**32)
         noise = self.state.vocabulary.counts**self.state.config.exponent
-        commonest = kept.max() / kept.sum()
-        outer = commonest + negatives * noise.max() / noise.sum() if negatives else 1.0  # every path begins at the root
-        inner = commonest * (window + 1) * (negatives + 1)
-        updates = max(inner, outer * (1 if mean else window + 1))  # of one vector, by a window
-        return int(np.clip(STEPS / (self.state.config.learning_rate * updates), 8, TOGETHER))
+        shares = kept / kept.sum()
+        outer = shares.max() + negatives * noise.max() / noise.sum() if negatives else 1.0  # every path begins at the root
+        inner = self.state.crowded(shares) * (window + 1) * (negatives + 1)
+        updates = max(inner, outer * (1 if self.state.mean else window + 1))  # of one vector, by a window
+        return min(int(max(STEPS / (self.state.config.learning_rate * updates), 8)), self.state.most_together(self.how))
 
     def learn(self, chunk: int) -> tuple[float, float]:
         """One chunk: the sum of its losses, and its predictions."""
@@ -226,20 +280,19 @@ class _Work:
         whole = state.config.epochs * len(self.text.ids)
         rate = state.rate(state.epoch / state.config.epochs + begin / whole)
         fall = (state.config.learning_rate - state.config.min_learning_rate) / whole
-        draws = (np.uint64(keys.key(state.seed, "word2vec", state.epoch)), self.keep, self.noise)
-        tables = state.inner.reshape(-1), state.outer.reshape(-1)
+        draws = (np.uint64(keys.key(state.seed, state.NAME, state.epoch)), self.keep, self.noise)
         kept = windows.kept_room(end - begin, self.how)
-        common = (self.text.ids, begin, end, rate, fall, self.how, draws, self.tree, tables, kept)
+        common = (self.text.ids, begin, end, rate, fall, self.how, draws, self.tree, state.arrays(), kept)
         if not self.together:
-            return word2vec.learn(*common, windows.room(self.how))
-        return word2vec.learn_together(*common, *self._shared())
+            return state.KERNELS.learn(*common, state.KERNELS.room(self.how))
+        return state.KERNELS.learn_together(*common, *self._shared())
 
     def _shared(self) -> tuple[Any, ...]:
         import numba
 
         numba.set_num_threads(self.threads)
-        room = windows.room(self.how, windows=self.together, threads=self.threads)
-        return room, np.zeros((self.together, 3), dtype=np.float32), self.threads
+        room = self.state.KERNELS.room(self.how, windows=self.together, threads=self.threads)
+        return room, np.zeros((self.together, 4), dtype=np.float32), self.threads
 
 
 _NO_TREE = Huffman(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32))

@@ -84,7 +84,7 @@ def scores(x, y, width, contexts, i0, m, targets, j0, k, s, to):  # type: ignore
 
 
 @kernel(**INLINE)
-def _exp_minus(a):  # type: ignore[no-untyped-def]
+def exp_minus(a):  # type: ignore[no-untyped-def]
     """exp(-a) for a from 0 on: 2ⁿ times a polynomial for what is left of the exponent, within 2e-7."""
     t = larger(a * spread(np.float32(-1.4426950408889634)), spread(np.float32(-126)))
     n = floor(t)
@@ -99,7 +99,7 @@ def _exp_minus(a):  # type: ignore[no-untyped-def]
 
 
 @kernel(**INLINE)
-def _log_one_plus(e):  # type: ignore[no-untyped-def]
+def log_one_plus(e):  # type: ignore[no-untyped-def]
     """log(1 + e) for e from 0 to 1: 2 artanh(z) with z = e / (2 + e), by its series, within 3e-7."""
     z = e / (e + spread(np.float32(2)))
     w = z * z
@@ -119,10 +119,10 @@ def slopes(s, to, signs, of, size, rate):  # type: ignore[no-untyped-def]
     for n in range(0, size, 16):
         sign = load(signs, of + n)
         u = sign * load(s, to + n)
-        e = _exp_minus(absolute(u))
+        e = exp_minus(absolute(u))
         near = one / (one + e)  # σ(|u|)
         store(s, to + n, minus_rate * sign * where_above_zero(u, near, e * near))
-        loss = fma(sign * sign, larger(u, none) + _log_one_plus(e), loss)
+        loss = fma(sign * sign, larger(u, none) + log_one_plus(e), loss)
     return total(loss)
 
 
@@ -318,7 +318,7 @@ def learn_together(ids, begin, end, rate, fall, how, draws, tree, tables, kept, 
     made, in the order of the windows, each thread making them in columns of its own. So no number depends on who computes it.
 
     Args:
-        found: (B, 3), for the loss, M and K of each window.
+        found: (B, 3) or wider, for the loss, M and K of each window.
     """
     n, batch = kept_words(ids, begin, end, draws[0], draws[1], kept), found.shape[0]
     loss, predictions = 0.0, 0  # type: float, int

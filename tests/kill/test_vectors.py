@@ -22,6 +22,7 @@ from lexloom.vectors import training
 
 training.CHUNK, training.INTERVAL = 400, 1
 settings = {"words": "spaces", "min_count": 1, "dim": 30, "epochs": 5, "deterministic": True, "save_every_seconds": 0.0}
+settings |= {"buckets": 300} if sys.argv[4] == "fasttext" else {}
 lexloom.train_vectors(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), kind=sys.argv[4], console=Console(quiet=True), **settings)
 """
 
@@ -33,7 +34,7 @@ def started(text: Path, out: Path, workers: int, kind: str) -> subprocess.Popen[
     return subprocess.Popen([sys.executable, "-c", SCRIPT, str(text), str(out), str(workers), kind], env=environment)
 
 
-@pytest.mark.parametrize("kind", ["skipgram", "glove"])
+@pytest.mark.parametrize("kind", ["skipgram", "fasttext", "glove"])
 def test_killed_word_vectors_are_those_of_a_quiet_run(tmp_path: Path, kind: str) -> None:
     text = tmp_path / "text.txt"
     text.write_text("".join(" ".join(sentence) + "\n" for sentence in topics(sentences=600)), encoding="utf-8")

@@ -70,6 +70,58 @@ def test_a_crash_costs_an_interval_and_no_bit(tmp_path: Path, text: Path, determ
     assert lexloom.train_vectors(text, tmp_path / "killed.bin", **settings).learned == 0  # done is done
 
 
+def test_a_damaged_state_is_named_and_the_one_before_it_taken(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console, told = Console(quiet=True), list[str]()
+    monkeypatch.setattr(console, "warn", told.append)
+    settings = {**SMALL, "deterministic": True, "console": console, "save_every_seconds": 0.0}
+    whole = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)
+    assert not told
+    last = sorted((tmp_path / "whole.bin.training/checkpoints").glob("step-*"))[-1]
+    damaged = bytearray((last / "vectors.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (last / "vectors.safetensors").write_bytes(damaged)
+    again = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)
+    assert len(told) == 1 and str(last) in told[0] and "damaged" in told[0]
+    assert 0 < again.learned < whole.learned and (again.vectors.vectors == whole.vectors.vectors).all()
+
+
+def test_fasttext_after_a_crash_and_on_from_there(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        **SMALL,
+        "kind": "fasttext",
+        "buckets": 500,
+        "deterministic": True,
+        "console": Console(quiet=True),
+        "save_every_seconds": 0.0,
+    }
+    whole = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)
+    with monkeypatch.context() as patch:
+        crashing(patch, 5, Crash())
+        with pytest.raises(Crash):
+            lexloom.train_vectors(text, tmp_path / "killed.bin", **settings)
+    again = lexloom.train_vectors(text, tmp_path / "killed.bin", **{**settings, "workers": 2})
+    assert (tmp_path / "killed.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
+    assert again.losses == whole.losses and 0 < again.learned < whole.learned
+    start = tmp_path / "whole.bin.training"
+    further = lexloom.train_vectors([["fresh", "t0_1"]] * 9, tmp_path / "further.safetensors", start=start, **settings)
+    assert "fresh" in further.vectors.key_to_index and len(further.vectors) == len(whole.vectors) + 1
+    opened = lexloom.WordVectors.load(tmp_path / "further.safetensors")
+    assert (opened["t0_11x"] == further.vectors["t0_11x"]).all() and "t0_11x" not in opened.key_to_index
+    with pytest.raises(ConfigError, match="another method"):
+        lexloom.train_vectors(text, tmp_path / "mixed.bin", start=start, **SMALL, console=Console(quiet=True))
+    trained = lexloom.WordVectors.train(text, **{name: value for name, value in settings.items() if name != "save_every_seconds"})
+    assert (trained["t0_11x"] == whole.vectors["t0_11x"]).all() and type(trained) is lexloom.WordVectors
+
+
+def test_the_command_line_trains_fasttext(tmp_path: Path, text: Path) -> None:
+    command = ["vectors", str(text), "--out", str(tmp_path / "v.vec"), "--kind", "fasttext", "--dim", "12", "--epochs", "1", "--json"]
+    done = CliRunner().invoke(cli.app, [*command, "--min-count", "1", "--set", "words=spaces", "--set", "model=cbow", "--set", "min_n=2"])
+    assert done.exit_code == 0, done.output
+    assert WordVectors.load(tmp_path / "v.vec").vectors.shape[1] == 12
+    wrong = CliRunner().invoke(cli.app, [*command, "--set", "model=glove"])
+    assert isinstance(wrong.exception, ConfigError) and "skipgram" in str(wrong.exception)
+
+
 def test_glove_after_a_crash_and_on_from_there(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {**SMALL, "kind": "glove", "memory": 1 << 21, "console": Console(quiet=True), "save_every_seconds": 0.0}
     whole = lexloom.train_vectors(text, tmp_path / "whole.bin", **settings)

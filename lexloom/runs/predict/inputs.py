@@ -9,11 +9,11 @@ from typing import Any
 from lexloom.errors import DataError
 from lexloom.hub.bundle import Bundle
 from lexloom.tasks.columns import Columns, ColumnsConfig
-from lexloom.tasks.tfidf import TfidfClassifier
+from lexloom.tasks.simple import SimpleClassifier
 from lexloom.text.quarantine import Quarantine
 from lexloom.text.rows import Placed, Row, SourceFile, read_rows
 
-Model = Bundle | TfidfClassifier
+Model = Bundle | SimpleClassifier
 PART_CHARACTERS = 1 << 20
 """A part ends at so many characters too, so that long texts or a large network do not make the work lost by a kill large."""
 
@@ -71,7 +71,7 @@ class Reader:
     """What a task wants of a row."""
 
     def __init__(self, model: Model, given: ColumnsConfig | None) -> None:
-        found = getattr(model.config if isinstance(model, TfidfClassifier) else getattr(model.task, "config", None), "columns", None)
+        found = getattr(model.config if isinstance(model, SimpleClassifier) else getattr(model.task, "config", None), "columns", None)
         self.config = found if isinstance(found, ColumnsConfig) else None
         self.given, self.columns = given, None  # type: ColumnsConfig | None, Columns | None
 

@@ -22,7 +22,7 @@ from lexloom.runs.predict.inputs import Input, Model, Reader, Refused
 from lexloom.runs.predict.outputs import output_format, schema_of, writing
 from lexloom.runs.predict.parts import Aside, Parts, Tally
 from lexloom.tasks.columns import ColumnsConfig
-from lexloom.tasks.tfidf import TfidfClassifier
+from lexloom.tasks.simple import SimpleClassifier
 from lexloom.text.quarantine import Quarantine
 from lexloom.text.rows import Placed, Row, SourceFile, files_of, survey
 
@@ -304,7 +304,7 @@ def free(name: str, taken: Sequence[str]) -> str:
 
 def identity(model: Model) -> str:
     """SHA-256 of all that decides what a model answers."""
-    if isinstance(model, TfidfClassifier):
+    if isinstance(model, SimpleClassifier):
         arrays = (model.idf, model.coef, model.intercept)
         return files.fingerprint([model.config.plain(), model.terms, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)])
     weights = hashlib.sha256()

@@ -264,10 +264,11 @@ def _next_steps(facts: Facts) -> Iterator[tuple[str, str]]:
         recipe = shlex.quote((facts.run / "recipe.yaml").as_posix())
         yield "Go on with the stages that are missing; finished ones are reused", f"lexloom run {recipe} --out {run}"
     for task in facts.tasks[:3]:
-        bundle, simple = shlex.quote((task.folder / "bundle").as_posix()), task.folder / "baselines" / "tfidf"
-        if simple.is_dir():
-            quoted = shlex.quote(simple.as_posix())
-            yield f"Ask the TF-IDF model for {task.name}", f"lexloom predict {quoted} --input rows.jsonl --output answers.jsonl"
+        bundle = shlex.quote((task.folder / "bundle").as_posix())
+        for called, place in (("TF-IDF", "tfidf"), ("fastText", "fasttext")):
+            if (simple := task.folder / "baselines" / place).is_dir():
+                quoted = shlex.quote(simple.as_posix())
+                yield f"Ask the {called} model for {task.name}", f"lexloom predict {quoted} --input rows.jsonl --output answers.jsonl"
         yield f"Ask the fine-tuned model for {task.name}", f"lexloom predict {bundle} --input rows.jsonl --output answers.jsonl"
         yield f"Score the model for {task.name} on rows of your own", f"lexloom evaluate {bundle} rows.jsonl"
     for name, file in facts.vectors.files[:3] if facts.vectors is not None else ():
