@@ -109,7 +109,7 @@ def dim_of(plan: Plan, name: str) -> int | None:
     if section is None or name not in section.train:
         return None
     try:
-        return int(making._configs(Kind.of(section.train[name]).settings)[-1].dim)
+        return int(making._configs(Kind.of(section.train[name]).settings)[-1].plain()["dim"])
     except ConfigError:
         return None  # told by `problems`
 

@@ -174,7 +174,12 @@ def _read_own(path: Path) -> tuple[list[str], Floats, NGrams | None]:
         return words, found["vectors"], None
     if not 1 <= lengths[0] <= lengths[1] <= MAX_WORD_BYTES or not 0 < lengths[2] < 1 << 31:
         raise FormatError("there are no such n-grams", got=str(dict(zip(_LENGTHS, lengths, strict=True))), where=str(path))
-    return words, found["vectors"], NGrams(*lengths, found["own"], found["rows"], np.array(found["held"]), np.array(found["counts"]))
+    least, most, buckets = lengths
+    return (
+        words,
+        found["vectors"],
+        NGrams(least, most, buckets, found["own"], found["rows"], np.array(found["held"]), np.array(found["counts"])),
+    )
 
 
 def _spelt(letters: bytes, ends: npt.NDArray[np.int64], path: Path) -> list[str]:
