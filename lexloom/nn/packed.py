@@ -24,7 +24,7 @@ from torch import Tensor
 from lexloom.compute import kernel, shared
 from lexloom.nn.few_rows import BLOCK, WIDE, Floats
 from lexloom.nn.instructions import bring_near, instruction
-from lexloom.nn.tile import FAST, LANES
+from lexloom.nn.tile import FAST, LANES, of_bits
 
 Bytes = npt.NDArray[np.uint8]
 _FEATURES = binding.get_host_cpu_features()
@@ -66,9 +66,7 @@ def _largest(x):  # type: ignore[no-untyped-def]
     bits, top = x.view(np.int32), np.int32(0)
     for k in range(x.size):
         top = max(top, np.int32(bits[k] & _POSITIVE))
-    found = np.empty(1, np.int32)
-    found[0] = top
-    return found.view(np.float32)[0] if top < _INFINITE else np.float32(np.nan)
+    return of_bits(top) if top < _INFINITE else np.float32(np.nan)
 
 
 @kernel(**FAST)
@@ -81,7 +79,7 @@ def _halved(x, highs, lows, marks):  # type: ignore[no-untyped-def]
         whole = np.floor(x[k] * factor + np.float32(0.5))
         high = np.floor(whole * np.float32(1 / 256) + np.float32(0.5))
         low = whole - np.float32(256) * high
-        highs[k], lows[k] = np.int8(high), np.int8(low)
+        highs[k], lows[k] = np.int8(np.int32(high)), np.int8(np.int32(low))
         high_sum += high
         low_sum += low
     highs[wide:], lows[wide:] = 0, 0
