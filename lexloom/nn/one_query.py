@@ -58,11 +58,12 @@ def attend_head(q, head, keys, values, bias, scale, shares, out):  # type: ignor
     for s in range(seen):
         shares[s] = exp(shares[s] - top)
         total += shares[s]
+    soon = keys.ctypes.data + 4 * keys.size  # the keys of the next group stand there, or of the next row, or nothing
     wide, full = width - width % (4 * LANES), width - width % LANES
     for k in range(0, wide, 4 * LANES):
-        _four_wide(shares, values, seen, k, out)
+        _four_wide(shares, values, seen, k, out, soon)
     for k in range(wide, full, LANES):
-        _one_wide(shares, values, seen, k, out)
+        _one_wide(shares, values, seen, k, out, soon)
     out[full:] = 0
     for s in range(seen if full < width else 0):
         for k in range(full, width):

@@ -9,7 +9,7 @@ Letters: B rows, D in, N out, S steps of four numbers of D, L lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from lexloom.compute import kernel, shared
 from lexloom.nn.few_rows import BLOCK, WIDE, Floats
 from lexloom.nn.instructions import bring_near, instruction
-from lexloom.nn.tile import FAST, LANES
+from lexloom.nn.tile import FAST, LANES, of_bits
 
 Bytes = npt.NDArray[np.uint8]
 _FEATURES = binding.get_host_cpu_features()
@@ -66,9 +66,7 @@ def _largest(x):  # type: ignore[no-untyped-def]
     bits, top = x.view(np.int32), np.int32(0)
     for k in range(x.size):
         top = max(top, np.int32(bits[k] & _POSITIVE))
-    found = np.empty(1, np.int32)
-    found[0] = top
-    return found.view(np.float32)[0] if top < _INFINITE else np.float32(np.nan)
+    return of_bits(top) if top < _INFINITE else np.float32(np.nan)
 
 
 @kernel(**FAST)
@@ -81,7 +79,7 @@ def _halved(x, highs, lows, marks):  # type: ignore[no-untyped-def]
         whole = np.floor(x[k] * factor + np.float32(0.5))
         high = np.floor(whole * np.float32(1 / 256) + np.float32(0.5))
         low = whole - np.float32(256) * high
-        highs[k], lows[k] = np.int8(high), np.int8(low)
+        highs[k], lows[k] = np.int8(np.int32(high)), np.int8(np.int32(low))
         high_sum += high
         low_sum += low
     highs[wide:], lows[wide:] = 0, 0
@@ -152,33 +150,36 @@ class _Emitter:
         rows = [b.gep(self.numbers, [b.mul(b.add(self.i, _PLACE(r)), b.mul(size, _PLACE(halves)))]) for r in range(self.rows)]
         long = b.mul(self.steps, _PLACE(4 * LANES))  # bytes of a block
         weights = [b.gep(self.w, [b.mul(b.add(self.block, _PLACE(c)), long)]) for c in range(self.blocks)]
-        with cgutils.for_range(b, self.steps) as loop:
-            self._step(loop.index, rows, weights, size, sums)
+        together = self.rows == 1 or not self.integers  # else there are as many sums of one half as there are registers
+        for part in [range(halves)] if together else [[half] for half in range(halves)]:
+            with cgutils.for_range(b, self.steps) as loop:
+                self._step(loop.index, rows, weights, size, sums, part)
         for r in range(self.rows):
             with self._where(r):
                 for c in range(self.blocks):
                     self._put(r, c, [b.load(total) for total in sums[r][c]])
 
-    def _step(self, k: Any, rows: Any, weights: Any, size: Any, sums: Any) -> None:
+    def _step(self, k: Any, rows: Any, weights: Any, size: Any, sums: Any, part: Sequence[int]) -> None:
         b = self.builder
         four = b.mul(k, _PLACE(4))
         found = []
         for c, weight in enumerate(weights):
-            line = b.add(b.mul(k, _PLACE(4 * LANES * self.blocks)), _PLACE(4 * LANES * c + _NEAR))
-            bring_near(b, b.gep(weights[0], [line]), nearest=False)
+            if 0 in part:
+                line = b.add(b.mul(k, _PLACE(4 * LANES * self.blocks)), _PLACE(4 * LANES * c + _NEAR))
+                bring_near(b, b.gep(weights[0], [line]), nearest=False)
             here = b.gep(weight, [b.mul(four, _PLACE(LANES))])
             found.append(b.load(b.bitcast(here, _WORDS.as_pointer()), align=1))
         if self.integers:
-            self._whole(four, rows, found, size, sums)
+            self._whole(four, rows, found, size, sums, part)
         else:
             self._floats(four, rows, found, sums)
 
-    def _whole(self, four: Any, rows: Any, weights: Any, size: Any, sums: Any) -> None:
+    def _whole(self, four: Any, rows: Any, weights: Any, size: Any, sums: Any, part: Sequence[int]) -> None:
         b = self.builder
         name = f"llvm.x86.avx512.vpdpbusd.{LANES * 32}"
         multiply = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS] * 3), name)
         for row, blocks in zip(rows, sums, strict=True):
-            for half in range(2):
+            for half in part:
                 place = b.gep(row, [b.add(four, b.mul(size, _PLACE(half)))])
                 x = self._spread(b.load(b.bitcast(place, _WORD.as_pointer()), align=1), _WORDS)
                 for w, totals in zip(weights, blocks, strict=True):
@@ -250,7 +251,7 @@ def _words(value: int) -> Any:
     return _WORDS([value] * LANES)
 
 
-_group, _side, _single = tile(GROUP, 1), tile(1, SIDE), tile(1, 1)
+_group, _groups, _single, _singles = tile(GROUP, 1), tile(GROUP, SIDE), tile(1, 1), tile(1, SIDE)
 
 
 @kernel(**FAST)
@@ -261,15 +262,17 @@ def multiply_packed(numbers, marks, rows, w, wide, scales, bias, begin, end, at,
         numbers, marks: what `ready` made of x. rows: B. w: of `pack`. wide: D.
     """
     first, last, n = begin // LANES, -(-end // LANES), scales.size
+    side = last - (last - first) % SIDE
     if rows == 1:
-        side = last - (last - first) % SIDE
         for block in range(first, side, SIDE):
-            _side(numbers, marks, 0, 1, w, wide, block, scales, bias, onto, y, at, n)
+            _singles(numbers, marks, 0, 1, w, wide, block, scales, bias, onto, y, at, n)
         for block in range(side, last):
             _single(numbers, marks, 0, 1, w, wide, block, scales, bias, onto, y, at, n)
     else:
         for i in range(0, rows, GROUP):
-            for block in range(first, last):
+            for block in range(first, side, SIDE):
+                _groups(numbers, marks, i, rows - i, w, wide, block, scales, bias, onto, y, at, n)
+            for block in range(side, last):
                 _group(numbers, marks, i, rows - i, w, wide, block, scales, bias, onto, y, at, n)
 
 

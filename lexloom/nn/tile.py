@@ -68,14 +68,15 @@ def tile_put(rows: int, columns: int) -> Callable[..., Any]:
 
 
 def weighted(vectors: int) -> Callable[..., Any]:
-    """A function for kernels: `(shares, values, n, k, out)`: out[k…] ← Σ shares[s] · values[s, k…] over s below n, so many vectors wide.
+    """A function for kernels: `(shares, values, n, k, out, soon)`: out[k…] ← Σ shares[s] · values[s, k…] over s below n, so many vectors wide.
 
     Args of that function:
         shares: (n or more,) float32. values: (n or more, K) float32, with rows of numbers side by side. out: (K,) float32.
+        soon: of the shape of values, an address of what is asked for from memory meanwhile.
     """
 
     @instruction
-    def product(typing: Any, shares: Any, values: Any, n: Any, k: Any, out: Any) -> Any:
+    def product(typing: Any, shares: Any, values: Any, n: Any, k: Any, out: Any, soon: Any) -> Any:
         """See `weighted`."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -86,10 +87,13 @@ def weighted(vectors: int) -> Callable[..., Any]:
             totals = [[cgutils.alloca_once_value(b, _FLOATS([0.0] * LANES)) for _ in range(vectors)] for _ in range(2)]
             fused = cgutils.get_or_insert_function(b.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), f"llvm.fma.v{LANES}f32")
 
+            later = b.inttoptr(arguments[5], _FLOAT.as_pointer())
+
             def add(s: Any, sums: Any) -> None:
-                share = _spread(b, b.load(b.gep(shares.data, [s])))
-                row = b.gep(values.data, [b.add(b.mul(s, width), k)])
+                share, at = _spread(b, b.load(b.gep(shares.data, [s]))), b.add(b.mul(s, width), k)
+                row = b.gep(values.data, [at])
                 for c, total in enumerate(sums):
+                    bring_near(b, b.gep(later, [b.add(at, _PLACE(c * LANES))]), nearest=False)
                     b.store(b.call(fused, [share, _load(b, row, c), b.load(total)]), total)
 
             pairs = b.and_(n, _PLACE(-2))
@@ -103,7 +107,7 @@ def weighted(vectors: int) -> Callable[..., Any]:
                 b.store(b.fadd(*(b.load(sums[c]) for sums in totals)), place, align=4)
             return context.get_dummy_value()
 
-        return types.void(shares, values, types.int64, types.int64, out), generate
+        return types.void(shares, values, types.int64, types.int64, out, types.int64), generate
 
     return product
 
@@ -127,6 +131,12 @@ def fetch(typing: Any, array: Any, place: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
+
+
+@instruction
+def of_bits(typing: Any, bits: Any) -> Any:
+    """For kernels: the float32 that has the bits of an int32."""
+    return types.float32(types.int32), lambda context, builder, signature, values: builder.bitcast(values[0], _FLOAT)
 
 
 @instruction
