@@ -54,9 +54,7 @@ def tile_put(rows: int, columns: int) -> Callable[..., Any]:
     """
 
     @instruction
-    def product(
-        typing: Any, x: Any, i: Any, w: Any, n: Any, ahead: Any, scales: Any, bias: Any, onto: Any, y: Any, at: Any
-    ) -> Any:
+    def product(typing: Any, x: Any, i: Any, w: Any, n: Any, ahead: Any, scales: Any, bias: Any, onto: Any, y: Any, at: Any) -> Any:
         """See `tile_put`."""
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -70,7 +68,7 @@ def tile_put(rows: int, columns: int) -> Callable[..., Any]:
 
 
 def weighted(vectors: int) -> Callable[..., Any]:
-    """A function for kernels: `(shares, values, n, k, out, soon)`: out[k…] ← Σ shares[s] · values[s, k…] over s below n, so many vectors wide.
+    """A function for kernels: `(shares, values, n, k, out, soon)`: out[k…] ← Σ shares[s] · values[s, k…], s below n, some vectors wide.
 
     Args of that function:
         shares: (n or more,) float32. values: (n or more, K) float32, with rows of numbers side by side. out: (K,) float32.
@@ -82,7 +80,8 @@ def weighted(vectors: int) -> Callable[..., Any]:
         """See `weighted`."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            b, n, k = builder, *arguments[2:4]
+            b: Any = builder
+            n, k = arguments[2:4]
             shares, values, out = (context.make_array(signature.args[j])(context, b, arguments[j]) for j in (0, 1, 4))
             width = b.extract_value(values.shape, 1)
             totals = [[cgutils.alloca_once_value(b, _FLOATS([0.0] * LANES)) for _ in range(vectors)] for _ in range(2)]
@@ -164,9 +163,7 @@ class _Finish:
         factors = [[b.load(self._place(*table, [b.add(self.n, _PLACE(c))])) for c in range(columns)] for table in (self.scales, self.bias)]
         found = [b.fadd(b.fmul(value, factors[0][j % columns]), factors[1][j % columns]) for j, value in enumerate(sums)]
         column = b.add(self.at, self.n)
-        places = [
-            self._place(*self.y, [b.add(self.i, _PLACE(j // columns)), b.add(column, _PLACE(j % columns))]) for j in range(len(sums))
-        ]
+        places = [self._place(*self.y, [b.add(self.i, _PLACE(j // columns)), b.add(column, _PLACE(j % columns))]) for j in range(len(sums))]
         with b.if_else(self.onto) as (then, otherwise):
             with then:
                 for place, value in zip(places, found, strict=True):
