@@ -88,7 +88,7 @@ class Cache:
         return self._new if attention_mask is None else self._new.clamp(max=self.slots - 1)
 
     def enter_one(self, rows: int) -> npt.NDArray[np.int64]:
-        """Makes room for one token of each row, as `enter` does, on a CPU and without PyTorch; what writes it knows the way by itself.
+        """Makes room for one token of each row, as `enter` does, for a kernel that puts it there by itself.
 
         Returns:
             (B,), the slots of the tokens.

@@ -130,7 +130,7 @@ class FusedStep:
     def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
         """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter_one` does."""
         tokens = ids.numpy()[:, 0]
-        if not (len(tokens) and tokens.min() >= 0 and tokens.max() < self.tokens):
+        if len(tokens) and not (tokens.min() >= 0 and tokens.max() < self.tokens):
             raise IndexError(f"ids of 0 to {self.tokens - 1}, not {tokens.tolist()}")
         places = cache.enter_one(len(tokens))
         size = len(tokens), torch.get_num_threads()

@@ -29,7 +29,7 @@ def _sum(row, top):  # type: ignore[no-untyped-def]
 
 @kernel(**FAST)
 def _best(row):  # type: ignore[no-untyped-def]
-    """Where the largest stands, the first of several; by one for each lane, since a single one would be sought number by number."""
+    """Where the largest stands, the first where there are several: the best of each lane first, which takes many numbers at once."""
     tops, places = np.full(_LANES, -np.inf, np.float32), np.zeros(_LANES, np.int32)
     full = row.size - row.size % _LANES
     for k in range(0, full, _LANES):

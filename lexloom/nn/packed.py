@@ -39,7 +39,7 @@ _FLOATS, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_WORD, LANES)
 
 
 def pack(weight: Tensor) -> Bytes:
-    """(N, D) int8 -> (N / L, S · L · 4) uint8, both rounded up: weights + 128, of L rows four numbers each after another."""
+    """(N, D) int8 -> (N / L, S · L · 4) uint8, rounded up: 128 more than each weight, four numbers of each of L weight rows in turn."""
     n, d = weight.shape
     blocks, steps = -(-n // LANES), -(-d // 4)
     found = torch.full((blocks * LANES, steps * 4), 128, dtype=torch.uint8)  # PyTorch's memory begins with a whole line, unlike NumPy's
@@ -103,7 +103,7 @@ def ready(x, wide, numbers, marks):  # type: ignore[no-untyped-def]
 
 
 def tile(rows: int, blocks: int) -> Callable[..., Any]:
-    """A function for kernels: `(numbers, marks, i, valid, w, wide, block, scales, bias, onto, y, at, n)`: rows i… by blocks of weights.
+    """A function for kernels: `(numbers, marks, i, valid, w, wide, block, scales, bias, onto, y, at, n)`, rows i… by blocks of weights.
 
     Args of that function:
         numbers, marks: of `ready`. valid: how many of the rows are some. w: of `pack`. wide: D. block: the first of the blocks.

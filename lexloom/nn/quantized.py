@@ -27,7 +27,7 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 class QuantizedLinear(nn.Module):
     """A linear layer with weights of 8 bits, for inference on a CPU. (…, D) -> (…, N) float32."""
 
-    packed: Tensor
+    low: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -35,9 +35,9 @@ class QuantizedLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.scales = nn.Parameter(scales, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
-        self.register_buffer("packed", torch.from_numpy(pack(low)))
+        self.register_buffer("low", torch.from_numpy(packed.pack(low)))
         zeros = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
-        self.arrays = (self.packed.numpy(), scales.numpy(), zeros.numpy())
+        self.arrays = (self.low.numpy(), scales.numpy(), zeros.numpy())
 
     @property
     def weight(self) -> Tensor:

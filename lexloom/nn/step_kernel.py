@@ -46,8 +46,8 @@ COLUMNS = (
 )
 """What a plan says of an entry: what it is; addresses of (N, D) weights and of (N,) scales and biases; those of a gate as large, or 0; N;
 D; addresses of the norm of the input, or 0, and of its bias; whether that centres; which buffer is read and which written, from which
-column on, and whether it is added; the activation; weight rows of a piece, or the layer of an attention. An embedding has its matrix as the
-weights, and that of positions, or 0, as the bias."""
+column on, and whether it is added; the activation; weight rows of a piece, or the layer of an attention. An embedding has its matrix as
+the weights, and that of positions, or 0, as the bias."""
 (
     KIND, WEIGHT, SCALES, BIAS, GATE, GATE_SCALES, GATE_BIAS, OUT, WIDE, NORM, NORM_BIAS, CENTRED, SOURCE, TARGET, AT, ONTO, ACT, SIZE,
 ) = range(len(COLUMNS))  # fmt: skip
@@ -57,6 +57,7 @@ LINE = 8  # counters in a line of memory
 _SPINS = 4000  # looks at a counter before other programs get a turn
 _yield: Any = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else None
 _PATIENT = _yield is not None
+_JIT: Any = FAST
 
 
 @instruction
@@ -200,14 +201,14 @@ def _times(like, x, numbers, marks, weight, scales, bias, n, wide, begin, end, a
     """Rows times some weight rows, of either kind; see `few_rows.multiply_rows`."""
 
 
-@overload(_made_ready, jit_options=cast(Any, FAST))
+@overload(_made_ready, jit_options=_JIT)
 def _how_ready(like, x, wide, numbers, marks):  # type: ignore[no-untyped-def]
     if like.dtype == types.float32:
         return lambda like, x, wide, numbers, marks: None
     return lambda like, x, wide, numbers, marks: ready(x, wide, numbers, marks)
 
 
-@overload(_times, jit_options=cast(Any, FAST))
+@overload(_times, jit_options=_JIT)
 def _how_times(like, x, numbers, marks, weight, scales, bias, n, wide, begin, end, at, onto, y):  # type: ignore[no-untyped-def]
     def floats(like, x, numbers, marks, weight, scales, bias, n, wide, begin, end, at, onto, y):  # type: ignore[no-untyped-def]
         w = carray(_pointer(weight), (n, wide), np.float32)

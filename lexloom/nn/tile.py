@@ -68,7 +68,7 @@ def tile_put(rows: int, columns: int) -> Callable[..., Any]:
 
 
 def weighted(vectors: int) -> Callable[..., Any]:
-    """A function for kernels: `(shares, values, n, k, out, soon)`: out[k…] ← Σ shares[s] · values[s, k…] over s below n, so many vectors wide.
+    """A function for kernels: `(shares, values, n, k, out, soon)`: out[k…] ← Σ shares[s] · values[s, k…], s below n, some vectors wide.
 
     Args of that function:
         shares: (n or more,) float32. values: (n or more, K) float32, with rows of numbers side by side. out: (K,) float32.

@@ -46,9 +46,7 @@ def test_weights_of_8_bits_are_off_by_half_a_step_at_most(rows: int) -> None:
     assert q.dtype == torch.int8 and q.abs().amax(1).tolist() == [127 * (n != 5) for n in range(37)]
     assert ((q * scales[:, None] - weight).abs() <= scales[:, None] / 2 * 1.0001).all()
     exact = torch.nn.functional.linear(x.double(), q.double() * scales.double()[:, None], bias.double())
-    steps = (
-        x.abs().amax(1, keepdim=True) / 32639 if packed.INTEGERS else torch.zeros(rows, 1)
-    )  # of activations, where they are whole numbers
+    steps = x.abs().amax(1, keepdim=True) / 32639 * packed.INTEGERS  # of activations, where they are whole numbers
     rounded = steps / 2 * (q.abs() * scales[:, None]).sum(1)
     assert ((QuantizedLinear(weight, bias)(x) - exact).abs() <= 1e-4 + rounded).all()
     assert torch.equal(QuantizedLinear(weight, bias).weight, q)

@@ -82,6 +82,5 @@ def test_a_row_of_zeros_gives_the_bias(integers: bool) -> None:
 
 def test_sums_of_the_largest_numbers_fit() -> None:
     x, low = torch.ones(2, 6400), torch.full((16, 6400), -127, dtype=torch.int8)
-    assert torch.allclose(
-        packed.product(x, (packed.pack(low), np.ones(16, np.float32), np.zeros(16, np.float32))), torch.tensor(-127.0 * 6400)
-    )
+    found = packed.product(x, (packed.pack(low), np.ones(16, np.float32), np.zeros(16, np.float32)))
+    assert torch.allclose(found, torch.tensor(-127.0 * 6400))
