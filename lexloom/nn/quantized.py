@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lexloom.nn import packed
 from lexloom.nn.few_rows import Floats, N, with_linears
-from lexloom.nn.packed import Bytes, pack, product, unpack
 from lexloom.nn.tile import LANES
 
 
@@ -42,18 +42,18 @@ class QuantizedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """(N, D) int8, without the scales; made anew."""
-        return unpack(self.arrays[0], self.out_features, self.in_features)
+        return packed.unpack(self.arrays[0], self.out_features, self.in_features)
 
-    def part(self, begin: int, end: int) -> tuple[Bytes, Floats, Floats]:
+    def part(self, begin: int, end: int) -> tuple[packed.Bytes, Floats, Floats]:
         """The arrays of some weight rows."""
         low, scales, bias = self.arrays
         if begin % LANES == 0:
             return low[begin // LANES : -(-end // LANES)], scales[begin:end], bias[begin:end]
-        return pack(self.weight[begin:end]), scales[begin:end], bias[begin:end]
+        return packed.pack(self.weight[begin:end]), scales[begin:end], bias[begin:end]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() and x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad:
-            return product(x, self.arrays)
+            return packed.product(x, self.arrays)
         return F.linear(x, self.weight.to(x.dtype) * self.scales[:, None].to(x.dtype), self.bias)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numba import carray, prange, types  # type: ignore[attr-defined]
