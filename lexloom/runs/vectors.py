@@ -20,12 +20,12 @@ from lexloom.lock import locked
 from lexloom.runs.interrupt import Stop, on_signal
 from lexloom.vectors import cooccurrence, idtext
 from lexloom.vectors.cooccurrence import Cooccurrences
-from lexloom.vectors.fasttext import FastText, FastTextConfig
 from lexloom.vectors.glove import Glove, GloveConfig
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors, ending_of
 from lexloom.vectors.sentences import SourceSentences, WordsConfig
 from lexloom.vectors.states import Progress, State
+from lexloom.vectors.subwords import FastText, FastTextConfig
 from lexloom.vectors.training import Word2Vec, Word2VecConfig
 from lexloom.vectors.vocabulary import VocabularyConfig
 

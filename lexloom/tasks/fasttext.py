@@ -20,7 +20,7 @@ from lexloom import keys
 from lexloom.errors import DataError, FormatError
 from lexloom.tasks.classification import softmax
 from lexloom.tasks.columns import ColumnsConfig, clean
-from lexloom.tasks.simple import TENSORS, SimpleClassifier, SimpleConfig, check_tensors
+from lexloom.tasks.simple import TENSORS, SimpleClassifier, SimpleConfig, Tensors, check_tensors
 from lexloom.vectors import supervised
 from lexloom.vectors.sentences import WordCutter
 
@@ -149,6 +149,9 @@ class FastTextClassifier(SimpleClassifier):
             found.append(np.concatenate([[0], np.array(known, dtype=np.int64), there + 1 + len(self.words)]))
         return np.concatenate([[0], np.cumsum([len(one) for one in found])]), np.concatenate(found)
 
+    def parts(self) -> tuple[list[str], Tensors]:
+        return self.words, {"rows": self.rows, "held": self.held, "outer": self.outer}
+
     def shares(self, texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[np.floating[Any]]:
         starts, rows = self._features(_cut(texts, pairs))
         return softmax((_means(self.rows, starts, rows) @ self.outer.T).astype(np.float64))
@@ -156,7 +159,7 @@ class FastTextClassifier(SimpleClassifier):
     def save(self, folder: Path | str) -> Path:
         size = f"{len(self.words):,} words and {len(self.held):,} pairs of words"
         card = f"fastText's classifier over {size} with {len(self.labels)} labels"
-        return self._write(folder, self.words, {"rows": self.rows, "held": self.held, "outer": self.outer}, card)
+        return self._write(folder, card)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:

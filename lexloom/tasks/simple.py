@@ -65,6 +65,10 @@ class SimpleClassifier(ABC):
         return dict(self.config.label_counts)
 
     @abstractmethod
+    def parts(self) -> tuple[list[str], Tensors]:
+        """The terms and the tensors that decide, beside the settings, what it answers."""
+
+    @abstractmethod
     def shares(self, texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[np.floating[Any]]:
         """How sure it is of each label, (N, K), which sum to 1."""
 
@@ -113,13 +117,13 @@ class SimpleClassifier(ABC):
             FormatError: a file is missing, damaged, or does not fit the others.
         """
 
-    def _write(self, folder: Path | str, terms: Sequence[str], tensors: Tensors, card: str) -> Path:
-        folder = Path(folder)
+    def _write(self, folder: Path | str, card: str) -> Path:
+        folder, (terms, tensors) = Path(folder), self.parts()
         settings = {"architectures": [self.CLASS], **self.config.plain()}
         settings["id2label"] = {str(i): label for i, label in enumerate(self.labels)}
         with files.new_folder(folder, kind="bundle") as new:
             files.write_json(new / "config.json", settings)
-            files.write_json(new / VOCABULARY, {"format": files.FORMAT, "terms": list(terms)})
+            files.write_json(new / VOCABULARY, {"format": files.FORMAT, "terms": terms})
             files.write_bytes(new / TENSORS, to_bytes(dict(tensors)))
             files.write_json(new / "lexloom.json", {"format": files.FORMAT, "about": self.about})
             head = f"---\npipeline_tag: text-classification\ntags:\n- lexloom\n---\n\n# {folder.resolve().name}\n\n"

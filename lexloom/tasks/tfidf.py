@@ -26,7 +26,7 @@ from lexloom import keys
 from lexloom.errors import DataError
 from lexloom.tasks.classification import softmax
 from lexloom.tasks.columns import ColumnsConfig, clean
-from lexloom.tasks.simple import SimpleClassifier, SimpleConfig, check_tensors
+from lexloom.tasks.simple import SimpleClassifier, SimpleConfig, Tensors, check_tensors
 
 MODEL_TYPE: Literal["lexloom-tfidf"] = "lexloom-tfidf"
 MAX_TERMS = 200_000
@@ -144,6 +144,9 @@ class TfidfClassifier(SimpleClassifier):
             return csr_matrix((len(texts), 0))
         return csr_matrix(self._vectorizer.transform([_seen(text) for text in texts]))
 
+    def parts(self) -> tuple[list[str], Tensors]:
+        return self.terms, {"idf": self.idf, "coef": self.coef, "intercept": self.intercept}
+
     def shares(self, texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[np.floating[Any]]:
         scores = self.features(texts, pairs) @ self.coef.T.astype(np.float64) + self.intercept.astype(np.float64)
         return softmax(np.asarray(scores))
@@ -151,7 +154,7 @@ class TfidfClassifier(SimpleClassifier):
     def save(self, folder: Path | str) -> Path:
         unit = "words and pairs of words" if self.config.unit == "word" else "1 to 3 characters"
         card = f"TF-IDF over {unit} ({len(self.terms):,} terms) and logistic regression with {len(self.labels)} labels"
-        return self._write(folder, self.terms, {"idf": self.idf, "coef": self.coef, "intercept": self.intercept}, card)
+        return self._write(folder, card)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:

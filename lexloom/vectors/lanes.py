@@ -79,6 +79,12 @@ def pointer(typing: Any, array: Any) -> Any:
     return types.CPointer(array.dtype)(array), generate
 
 
+@instruction
+def further(typing: Any, numbers: Any, at: Any) -> Any:
+    """The pointer to numbers[at]."""
+    return numbers(numbers, types.int64), lambda context, builder, signature, values: builder.gep(values[0], [values[1]])
+
+
 def _vector(builder: Any, numbers: Any, at: Any) -> Any:
     return builder.bitcast(builder.gep(numbers, [at]), _VECTOR.as_pointer())
 

@@ -68,31 +68,21 @@ def path(word: int, tree: Huffman) -> tuple[list[int], Floats]:
     return tree.nodes[here].tolist(), tree.turns[here]
 
 
-def step(
-    x: Floats,
-    y: Floats,
-    contexts: Sequence[int],
-    targets: Sequence[int],
-    signs: Floats,
-    rate: float,
-    *,
-    mean: bool,
-    weights: Floats | float = 1.0,
-) -> float:
+def step(x: Floats, y: Floats, contexts: Sequence[int], targets: Sequence[int], signs: Floats, rate: float, *, mean: bool) -> float:
     """Learns from one window and returns its loss.
 
     Args:
         x, y: inner and outer vectors, (V, D) each; changed.
-        signs: (K,), -1 where the target is so. weights: (K,), how often each target counts. mean: CBOW.
+        signs: (K,), -1 where the target is so. mean: CBOW.
     """
     inner, outer = x[list(contexts)], y[list(targets)]
     rows = inner.mean(axis=0, keepdims=True) if mean else inner
     u = signs * (rows @ outer.T)
-    g = -rate * weights * signs / (1 + np.exp(-u))
+    g = -rate * signs / (1 + np.exp(-u))
     change = np.broadcast_to(g @ outer, inner.shape)
     np.add.at(y, list(targets), g.T @ rows)
     np.add.at(x, list(contexts), change)
-    return float((weights * np.logaddexp(0, u)).sum())
+    return float(np.logaddexp(0, u).sum())
 
 
 def learn(
@@ -131,6 +121,24 @@ def _fnv(letters: bytes) -> int:
     return found
 
 
+def fasttext_step(x: Floats, y: Floats, rows: Sequence[int], told: Sequence[tuple[Sequence[int], Floats]], rate: float) -> float:
+    """fastText learns from a window and returns its loss.
+
+    Args:
+        x, y: inner and outer vectors; changed. rows: of x, whose mean predicts.
+        told: targets of each positive, and their signs.
+    """
+    h, whole, loss = x[list(rows)].mean(axis=0), np.zeros(x.shape[1]), 0.0
+    for targets, signs in told:
+        u = signs * (y[list(targets)] @ h)
+        g = -rate * signs / (1 + np.exp(-u))
+        e = g @ y[list(targets)]
+        np.add.at(y, list(targets), np.outer(g, h))
+        h, whole, loss = h + e, whole + e, loss + float(np.logaddexp(0, u).sum())
+    np.add.at(x, list(rows), whole)
+    return loss
+
+
 def fasttext_learn(
     ids: Ints,
     seed: Seed,
@@ -148,16 +156,13 @@ def fasttext_learn(
     loss, predictions = 0.0, 0
     for place, word, contexts in windows(ids, seed, keep, window):
         given, positives = (contexts, [word]) if mean else ([word], contexts)
-        if k > 0:
-            key = keys.key(*seed, np.array(place))
-            others = [_drawn(key, NEGATIVE + j, noise) for j in range(k)]
-            targets = [*positives, *others]
-            c = np.array([-1.0] * len(positives) + [sum(one != other for one in positives) for other in others])
-        else:
-            paths = [path(one, Huffman(*tree)) for one in positives]
-            targets, c = [node for nodes, _ in paths for node in nodes], np.concatenate([turns for _, turns in paths])
-        made_of = [row for one in given for row in rows[one]]
-        loss += step(x, y, made_of, targets, np.sign(c), rate - fall * place, mean=True, weights=np.abs(c))
+        key = keys.key(*seed, np.array(place))
+        drawn = [_drawn(key, NEGATIVE + j, noise) for j in range(k)]
+        told: list[tuple[Sequence[int], Floats]] = []
+        for one in positives:
+            others = [other for other in drawn if other != one]
+            told.append(([one, *others], np.r_[-1.0, np.ones(len(others))]) if k > 0 else path(one, Huffman(*tree)))
+        loss += fasttext_step(x, y, [row for one in given for row in rows[one]], told, rate - fall * place)
         predictions += len(positives)
     return loss, predictions
 

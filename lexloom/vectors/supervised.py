@@ -22,7 +22,7 @@ from lexloom.compute import kernel
 from lexloom.vectors.lanes import fma, load, pointer, spread, store
 from lexloom.vectors.ngrams import hashes_of
 from lexloom.vectors.windows import INLINE, PLAIN
-from lexloom.vectors.word2vec import mean_scores
+from lexloom.vectors.word2vec import mean_of, mean_scores
 
 _FACTOR = np.uint64(116049371)
 """What fastText multiplies the hash of a word n-gram by before it adds that of the next word."""
@@ -77,7 +77,8 @@ def learn(order, starts, rows, labels, rate, fall, width, x, y):  # type: ignore
         m = starts[text + 1] - starts[text]
         for z in range(m):
             at[z] = np.int64(rows[starts[text] + z]) * width
-        mean_scores(pointer(x), pointer(y), width, pointer(h), 0, pointer(at), 0, m, pointer(targets), 0, k, pointer(s), 0)
+        mean_of(pointer(x), width, pointer(h), 0, pointer(at), 0, m)
+        mean_scores(pointer(h), 0, pointer(y), width, pointer(targets), 0, k, pointer(s), 0)
         loss += slopes(s, k, labels[text], rate - fall * i)
         move(pointer(x), pointer(y), pointer(h), pointer(at), m, pointer(targets), k, pointer(s), width)
     return loss

@@ -292,7 +292,7 @@ class _Work:
 
         numba.set_num_threads(self.threads)
         room = self.state.KERNELS.room(self.how, windows=self.together, threads=self.threads)
-        return room, np.zeros((self.together, 4), dtype=np.float32), self.threads
+        return room, np.zeros((self.together, 3), dtype=np.float32), self.threads
 
 
 _NO_TREE = Huffman(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32))

@@ -84,7 +84,7 @@ def scores(x, y, width, contexts, i0, m, targets, j0, k, s, to):  # type: ignore
 
 
 @kernel(**INLINE)
-def exp_minus(a):  # type: ignore[no-untyped-def]
+def _exp_minus(a):  # type: ignore[no-untyped-def]
     """exp(-a) for a from 0 on: 2ⁿ times a polynomial for what is left of the exponent, within 2e-7."""
     t = larger(a * spread(np.float32(-1.4426950408889634)), spread(np.float32(-126)))
     n = floor(t)
@@ -99,7 +99,7 @@ def exp_minus(a):  # type: ignore[no-untyped-def]
 
 
 @kernel(**INLINE)
-def log_one_plus(e):  # type: ignore[no-untyped-def]
+def _log_one_plus(e):  # type: ignore[no-untyped-def]
     """log(1 + e) for e from 0 to 1: 2 artanh(z) with z = e / (2 + e), by its series, within 3e-7."""
     z = e / (e + spread(np.float32(2)))
     w = z * z
@@ -119,10 +119,10 @@ def slopes(s, to, signs, of, size, rate):  # type: ignore[no-untyped-def]
     for n in range(0, size, 16):
         sign = load(signs, of + n)
         u = sign * load(s, to + n)
-        e = exp_minus(absolute(u))
+        e = _exp_minus(absolute(u))
         near = one / (one + e)  # σ(|u|)
         store(s, to + n, minus_rate * sign * where_above_zero(u, near, e * near))
-        loss = fma(sign * sign, larger(u, none) + log_one_plus(e), loss)
+        loss = fma(sign * sign, larger(u, none) + _log_one_plus(e), loss)
     return total(loss)
 
 
@@ -189,14 +189,20 @@ def apply(x, y, contexts, i0, m, targets, j0, k, g, to, first, last, work, at): 
 
 
 @kernel(**INLINE)
-def mean_scores(x, y, width, h, h0, contexts, i0, m, targets, j0, k, s, to):  # type: ignore[no-untyped-def]
-    """h ← Σ x_i / M, and s_j = h · y_j."""
-    k, share, none = k + (k & 1), spread(np.float32(1) / np.float32(m)), spread(np.float32(0))
+def mean_of(x, width, h, h0, contexts, i0, m):  # type: ignore[no-untyped-def]
+    """h ← Σ x_i / M"""
+    share = spread(np.float32(1) / np.float32(m))
     for n in range(0, width, 16):
         found = load(x, contexts[i0] + n)
         for i in range(i0 + 1, i0 + m):
             found = found + load(x, contexts[i] + n)
         store(h, h0 + n, found * share)
+
+
+@kernel(**INLINE)
+def mean_scores(h, h0, y, width, targets, j0, k, s, to):  # type: ignore[no-untyped-def]
+    """s_j = h · y_j"""
+    k, none = k + (k & 1), spread(np.float32(0))
     for j in range(0, k, 4):
         t0, t1 = targets[j0 + j], targets[j0 + j + 1]
         s0 = s1 = s2 = s3 = none
@@ -233,7 +239,8 @@ def forward(how, tables, room, m, k, rate, b):  # type: ignore[no-untyped-def]
     contexts, targets, signs, s, h, _, _ = room
     i0, j0, to, rows = b * (2 * window + 2), b * wide, b * size, 1 if mean else m + (m & 1)
     if mean:
-        mean_scores(x, y, width, h, b * width, contexts, i0, m, targets, j0, k, s, to)
+        mean_of(x, width, h, b * width, contexts, i0, m)
+        mean_scores(h, b * width, y, width, targets, j0, k, s, to)
     else:
         scores(x, y, width, contexts, i0, m, targets, j0, k, s, to)
     return slopes(s, to, signs, m * size if negatives > 0 else to, rows * (k + (k & 1)), rate)
@@ -318,7 +325,7 @@ def learn_together(ids, begin, end, rate, fall, how, draws, tree, tables, kept, 
     made, in the order of the windows, each thread making them in columns of its own. So no number depends on who computes it.
 
     Args:
-        found: (B, 3) or wider, for the loss, M and K of each window.
+        found: (B, 3), for the loss, M and K of each window.
     """
     n, batch = kept_words(ids, begin, end, draws[0], draws[1], kept), found.shape[0]
     loss, predictions = 0.0, 0  # type: float, int

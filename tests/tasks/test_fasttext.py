@@ -193,5 +193,4 @@ def test_real_texts_are_told_apart(data_folder: Path, name: str, least: float) -
     model = FastTextClassifier.fit(texts, None, labels)
     asked, gold = rows_of(data_folder / name / "test.jsonl.gz")
     right = np.mean([answer["label"] == label for answer, label in zip(model.predict(asked), gold, strict=True)])
-    print(name, right)
     assert right > least

@@ -14,8 +14,8 @@ from lexloom import cli
 from lexloom.errors import ConfigError, DataError, FormatError
 from lexloom.hub import pickled
 from lexloom.vectors import fasttext_file
-from lexloom.vectors.fasttext import FastText, FastTextConfig
 from lexloom.vectors.keyed import WordVectors
+from lexloom.vectors.subwords import FastText, FastTextConfig
 from lexloom.vectors.vocabulary import Vocabulary
 from tests.vectors.test_ngrams import WORDS, made
 

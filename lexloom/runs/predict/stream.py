@@ -305,8 +305,8 @@ def free(name: str, taken: Sequence[str]) -> str:
 def identity(model: Model) -> str:
     """SHA-256 of all that decides what a model answers."""
     if isinstance(model, SimpleClassifier):
-        arrays = (model.idf, model.coef, model.intercept)
-        return files.fingerprint([model.config.plain(), model.terms, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)])
+        terms, tensors = model.parts()
+        return files.fingerprint([model.config.plain(), terms, *(hashlib.sha256(one.tobytes()).hexdigest() for one in tensors.values())])
     weights = hashlib.sha256()
     for name, tensor in sorted(model.network.state_dict().items()):
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
