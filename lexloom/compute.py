@@ -25,6 +25,8 @@ INT8 = "int8"  # weights alone, and for answers alone
 _KEEP = ((-4, 0), (-1, -1), (-2, 64 << 20))
 """M_MMAP_MAX: no block has pages of its own. M_TRIM_THRESHOLD: what is free at the end stays. M_TOP_PAD: grow by 64 MB (malloc.h)."""
 COMPILE_PAYS_AFTER_STEPS = 1000  # compiling costs about a minute; a step of a small model gains a tenth of a second
+COMPILE_PAYS_FROM = 1e13
+"""Weights times tokens of all steps, on a CPU: 1.2 M weights gained 5 ms a step of 1,024 tokens, and cost 45 s (docs/log.md)."""
 
 
 class ComputeConfig(Config):
@@ -68,8 +70,11 @@ class Compute:
         return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}, {compiled} ({why})"
 
 
-def choose(settings: ComputeConfig, *, steps: int) -> Compute:
+def choose(settings: ComputeConfig, *, steps: int, work: float | None = None) -> Compute:
     """Picks device, dtype, threads and compile for a run of `steps` steps of one shape.
+
+    Args:
+        work: weights times tokens of a step; None where nobody knows, as if they were many.
 
     Raises:
         ConfigError: a device is named that is not there.
@@ -82,7 +87,7 @@ def choose(settings: ComputeConfig, *, steps: int) -> Compute:
     threads = cores() if settings.threads == "auto" else settings.threads
     compiled = settings.compile
     if compiled == "auto":
-        compiled, reasons["compile"] = _compile(device, steps)
+        compiled, reasons["compile"] = _compile(device, steps, work)
     return Compute(device, dtype, threads, compiled, reasons)
 
 
@@ -219,11 +224,13 @@ def _dtype(device: str) -> tuple[Literal["float32", "bfloat16"], str]:
     return "float32", "the CPU has no AMX, where bfloat16 is slower"
 
 
-def _compile(device: str, steps: int) -> tuple[bool, str]:
+def _compile(device: str, steps: int, work: float | None) -> tuple[bool, str]:
     if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return False, "no C++ compiler found"
     if steps < COMPILE_PAYS_AFTER_STEPS:
         return False, f"{steps} steps are too few to earn back compiling"
+    if device == "cpu" and work is not None and steps * work < COMPILE_PAYS_FROM:
+        return False, f"{steps} steps as small as these do not earn back compiling"
     return True, f"{steps} steps earn it back"
 
 

@@ -30,6 +30,15 @@ def test_overrides_win_and_choices_say_why() -> None:
     assert compute.Compute(**mine.plain()) == mine
 
 
+def test_small_networks_and_short_trainings_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute.shutil, "which", lambda name: f"/bin/{name}")
+    settings, many = ComputeConfig(device="cpu"), 1e7 * 4096
+    chosen = {at: compute.choose(settings, steps=at[0], work=at[1]) for at in ((999, many), (2000, many), (2000, 8e5 * 780), (2000, None))}
+    assert [found.compile for found in chosen.values()] == [False, True, False, True]
+    assert "as small as these" in chosen[2000, 8e5 * 780].reasons["compile"]
+    assert compute.choose(ComputeConfig(device="cpu", compile=True), steps=1, work=1.0).compile
+
+
 @pytest.mark.parametrize("device", ["tpu", "mps:0", "CPU"])
 def test_an_unknown_device_is_an_error(device: str) -> None:
     with pytest.raises(ConfigError, match="unknown device"):

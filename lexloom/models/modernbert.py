@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from lexloom.config import Config
 from lexloom.errors import unknown
 from lexloom.models.base import ARCHITECTURES, Architecture, Output, Weight, layer, same
-from lexloom.nn.attention import padding_bias, window_bias
+from lexloom.nn.attention import padding_bias
 from lexloom.nn.block import activation
 from lexloom.nn.dropout import Dropout
 from lexloom.nn.glu import GatedFeedForward
+from lexloom.nn.near import near_bias
 from lexloom.nn.rotary import frequencies, tables
 from lexloom.nn.rotary_attention import RotarySelfAttention
 
@@ -269,7 +270,7 @@ class ModernBert(Architecture):
         c, t = self.config, ids.shape[1]
         places = torch.arange(t, device=ids.device)
         padding = padding_bias(mask, dtype) if mask is not None else None
-        bias = {GLOBAL: padding, LOCAL: window_bias(t, c.local_attention // 2, mask, dtype, ids.device)}
+        bias = {GLOBAL: padding, LOCAL: near_bias(t, c.local_attention // 2, mask, dtype, ids.device)}
         thetas = {GLOBAL: c.global_rope_theta, LOCAL: c.local_rope_theta}
         width = c.hidden_size // c.num_attention_heads
         return {reach: (*tables(places, frequencies(width, thetas[reach], ids.device)), bias[reach]) for reach in sorted(set(self.reaches))}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lexloom.nn.attention import attend
 from lexloom.nn.dropout import Dropout
+from lexloom.nn.near import attend_near
 from lexloom.nn.rotary import rotate
 
 
@@ -23,8 +23,8 @@ class RotarySelfAttention(nn.Module):
         self.dropout = Dropout(dropout, site)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, row_keys: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D); `cos` and `sin` from `rotary.tables`, `bias` is added to the scores."""
+        """(B, T, D) -> (B, T, D); `cos` and `sin` from `rotary.tables`, `bias` as `near.attend_near` takes it."""
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        found = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, bias, self.dropout, row_keys)
+        found = attend_near(rotate(q, cos, sin), rotate(k, cos, sin), v, bias, self.dropout, row_keys)
         return self.out(found.transpose(1, 2).reshape(b, t, d))

@@ -17,6 +17,7 @@ from torch import Tensor
 from lexloom.compute import COMPILE_PAYS_AFTER_STEPS, Compute, ComputeConfig, choose, release_memory
 from lexloom.console import Console, duration
 from lexloom.errors import CheckpointError, DiskFullError, Interrupted
+from lexloom.hub.bundle import parameters
 from lexloom.models.base import Network
 from lexloom.nn.dropout import set_dropout
 from lexloom.objectives.base import Objective
@@ -101,9 +102,11 @@ class Training:
             machine.honour(kept, self.folder, hint=machine.RECHOOSE, threads=self.config.threads == "auto")
             return kept
         steps = self.source.steps // getattr(self.source, "shapes", 1)  # of each shape, for each is compiled for itself
+        work = parameters(self.network) * getattr(self.source, "places", math.inf)
         if self.config.timed:
             steps = COMPILE_PAYS_AFTER_STEPS if budget.given(self.config) > LONG_SECONDS else 0
-        chosen = choose(ComputeConfig() if before else self.config, steps=steps)  # after --rechoose, whatever the recipe asked for
+        settings = ComputeConfig() if before else self.config  # after --rechoose, whatever the recipe asked for
+        chosen = choose(settings, steps=steps, work=None if self.config.timed else work)
         machine.keep(self.folder, chosen, before)
         self.console.say(f"{self.title}: {chosen.line()}")
         return chosen

@@ -80,6 +80,11 @@ class PackedSource:
         return len(self.phases)
 
     @property
+    def places(self) -> float:
+        """Tokens of a step on the average, padding counted."""
+        return sum(phase.steps * phase.rows * phase.length for phase in self.phases) / max(1, self.steps)
+
+    @property
     def largest(self) -> int:
         """Rows of the largest micro-batch."""
         return max(max(1, phase.micro // self.cut) for phase in self.phases)
@@ -129,6 +134,11 @@ class LabelledSource:
     def shapes(self) -> int:
         """How many shapes its batches have: each is compiled for itself."""
         return len(self.plan.edges)
+
+    @property
+    def places(self) -> float:
+        """Tokens of a step on the average, padding counted."""
+        return self.plan.positions / self.plan.batches_per_epoch
 
     @property
     def largest(self) -> int:

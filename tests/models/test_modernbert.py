@@ -51,10 +51,10 @@ def test_what_cannot_be_computed_is_named(change: dict[str, Any], message: str) 
         read(**change)
 
 
-def reached(config: ModernBertConfig, place: int) -> list[int]:
+def reached(config: ModernBertConfig, place: int, length: int = 20) -> list[int]:
     """The tokens that a change of one token reaches."""
     backbone = Network.build(ModernBert, config, (), seed=1).double().backbone
-    ids = torch.arange(20)[None] + 5
+    ids = torch.arange(length)[None] % 50 + 5
     other = ids.clone()
     other[0, place] = 60
     before, after = (backbone({"input_ids": one}).hidden[0] for one in (ids, other))
@@ -65,6 +65,12 @@ def test_a_local_layer_reaches_half_the_window_and_two_reach_twice_as_far() -> N
     assert reached(read(num_hidden_layers=1, layer_types=[LOCAL], local_attention=7), 10) == list(range(7, 14))
     assert reached(read(num_hidden_layers=2, layer_types=[LOCAL] * 2, local_attention=7), 10) == list(range(4, 17))
     assert reached(read(num_hidden_layers=2, layer_types=[LOCAL, GLOBAL], local_attention=7), 10) == list(range(20))
+
+
+def test_in_long_texts_a_local_layer_reaches_as_far() -> None:
+    for place, near in ((1023, range(1020, 1027)), (0, range(4)), (1099, range(1096, 1100))):
+        assert reached(read(num_hidden_layers=1, layer_types=[LOCAL], local_attention=7), place, 1100) == list(near)
+    assert reached(read(num_hidden_layers=2, layer_types=[LOCAL, GLOBAL], local_attention=7), 10, 1100) == list(range(1100))
 
 
 def test_the_first_layer_takes_its_states_as_they_come() -> None:

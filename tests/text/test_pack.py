@@ -134,6 +134,12 @@ def test_joined_blocks_are_nearly_full_and_lose_nothing(split: Split) -> None:
     assert kept.tolist() == split.tokens[: len(kept)].tolist() and len(split.tokens) - len(kept) == packing.counts["dropped_tokens"] < 8
 
 
+def test_joined_blocks_are_full_but_for_the_last_and_separators_at_their_edges(split: Split) -> None:
+    """So encoders need no way of leaving padding out while they are pre-trained."""
+    lengths = ensure_packing(split, config(length=128)).lengths
+    assert len(lengths) > 1000 and (lengths[:-1] >= 126).all() and (lengths == 128).mean() > 0.95
+
+
 def test_isolated_blocks_stay_in_one_document(split: Split) -> None:
     packing = ensure_packing(split, config(length=128, documents="isolated", minimum=16))
     for row in all_rows(packing):

@@ -221,7 +221,9 @@ class _Phase:
         row = {"part": self.name, "embedding": parts.embedding, "encoder": parts.encoder, "heads": parts.heads, "total": parts.total}
         self.findings.table("parameters", {**{key: key for key in row}, "part": "of"}, [row])
         steps = [self._steps(length, share, text) for length, share in self.train.lengths.items()]
-        chosen = compute.choose(self.train, steps=sum(each["steps"] or 0 for each in steps))
+        amount = sum(each["steps"] or 0 for each in steps)
+        places = sum(each["tokens"] or 0 for each in steps) / max(1, amount)
+        chosen = compute.choose(self.train, steps=amount, work=parts.total * places)
         largest = max((self._memory(each, chosen.dtype) for each in steps), key=lambda found: found.peak)
         needs.report_memory(self.name, largest, chosen.device, self.train.micro_batch_tokens, self.findings, self.where)
         disk.append((f"{self.name}: checkpoints and bundle", needs.stage_bytes(parts.total, self.train)))
