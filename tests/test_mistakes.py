@@ -139,7 +139,7 @@ MISTAKES = [
         ("recipe.yaml:6", "goes on with the network of the one before it", "take model: away"),
     ),
     Mistake("an unknown baseline", swap("train: {epochs: 1}", "baselines: [tf-idf]"), 2, ("did you mean 'tfidf'",)),
-    Mistake("an empty recipe", file("recipe.yaml", b""), 2, ("recipe is empty", "prepare, tokenizer, pretrain, finetune")),
+    Mistake("an empty recipe", file("recipe.yaml", b""), 2, ("recipe is empty", "prepare, tokenizer, vectors, pretrain, finetune")),
     Mistake("a recipe that is not there", nothing, 2, ("recipe.yml", "did you mean", "recipe.yaml"), ("run", "recipe.yml")),
     Mistake("a recipe that is no text", file("recipe.yaml", b"name: \xff\xfe"), 2, ("not UTF-8",)),
     Mistake("--set without a value", nothing, 2, ("a.b=value",), ("run", "recipe.yaml", "--set", "seed")),

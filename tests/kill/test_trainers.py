@@ -60,9 +60,12 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 
 
 def kill(runner: Runner, trainer: str, run: Path, at: int, *, in_save: bool) -> bool:
-    """Kills a run once so many steps are logged, or at the save that follows; False where it was at its end before."""
+    """Kills a run once so many steps are logged and some are saved, or at the save that follows; False where it was at its end before.
+
+    Saving has a thread of its own, which on a loaded machine may still be busy with the first when many steps more are logged.
+    """
     process = Forked(runner, run.name, settings(trainer), f"{trainer}.yaml")
-    while process.is_there() and logged(run) < at:
+    while process.is_there() and (logged(run) < at or not any(run.rglob("checkpoints/step-*"))):
         time.sleep(0.001)
     while in_save and process.is_there() and not saving(run):
         pass

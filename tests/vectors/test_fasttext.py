@@ -79,7 +79,7 @@ def test_one_window_moves_along_autograds_gradient(kind: str, negatives: int) ->
     how, draws, tree = parts(of, negatives)
     ids, rows = np.array([4, 9, 11, 2, 30, END], dtype=np.int32), rows_of(of)
     x, y = (torch.tensor(part, dtype=torch.float64, requires_grad=True) for part in (of.inner, of.outer))
-    loss, rate = torch.zeros((), dtype=torch.float64), 1e-5
+    loss, rate = torch.zeros((), dtype=torch.float64), 1e-4
     for place, word, contexts in plain.windows(ids, SEED, draws[1], how[0]):
         made_of = [row for one in (contexts if kind == "cbow" else [word]) for row in rows[one]]
         whole = x[made_of].sum(0)  # the whole of the mean's gradient for each row, as the released code has it
@@ -97,7 +97,7 @@ def test_one_window_moves_along_autograds_gradient(kind: str, negatives: int) ->
     found = np.zeros((len(ids), 3), dtype=np.float32)  # all windows at the weights as they were: one gradient
     room = fasttext.room(how, windows=len(ids))
     done = fasttext.learn_together(ids, 0, 6, rate, 0.0, how, draws, tree, of.arrays(), windows.kept_room(6, how), room, found, 1)
-    assert done[0] == pytest.approx(loss.item(), rel=1e-4)  # h moves on from one positive to the next
+    assert done[0] == pytest.approx(loss.item(), rel=1e-3)  # h moves on from one positive to the next
     for part, start, weight in zip((of.inner, of.outer), starts, (x, y), strict=True):
         gradient = weight.grad.numpy()
         assert np.abs((start - part) / rate - gradient).max() < 2e-2 * max(1, np.abs(gradient).max())
