@@ -1,5 +1,8 @@
 """ModernBERT (Warner et al. 2024): pre-norm encoder, rotary positions, GeGLU, most layers with attention to the neighbourhood alone.
 
+Batches are computed with what padding they have: rows of pre-training have none, and answers, batched by length, 1 to 11 %. Left out, each
+batch would have a shape of its own, which costs a CPU more (docs/log.md).
+
 Letters: B rows, T tokens, D width, V vocabulary, K labels, L layers, N any leading dimensions.
 """
 

@@ -49,3 +49,9 @@ def test_masks_are_new_at_every_visit_of_a_row_and_the_same_under_any_cut(mask: 
     whole = PackedSource([Phase(T, Rows(), 12, 8, 8)], objective, seed=3)
     assert [visited(whole, epoch) for epoch in range(4)] == visits
     assert visited(PackedSource([Phase(T, Rows(), 12, 8, 8)], objective, seed=4), 0) != visits[0]
+
+
+def test_the_places_of_a_step_are_counted_over_all_phases() -> None:
+    objective = MaskedLM(MaskedLMConfig(), VOCABULARY)
+    phases = [Phase(T, Rows(), 3, 8, 4), Phase(T // 2, Rows(), 1, 8, 8)]
+    assert PackedSource(phases, objective, seed=1).places == (3 * 8 * T + 8 * T // 2) / 4
