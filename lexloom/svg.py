@@ -140,12 +140,41 @@ def named_points(
     inner = (40.0, 50.0 if alone else 16.0, width - 110.0, height - 24.0)
     scale = max((right - left) / (inner[2] - inner[0]), (high - low) / (inner[3] - inner[1])) or 1.0
     parts = [f'<text class="title" x="{inner[0]:.1f}" y="26">{text(title)}</text>'] if alone else []
-    for (x, y), name in zip(points, names, strict=True):
-        across = (inner[0] + inner[2] + (2 * x - left - right) / scale) / 2
-        down = (inner[1] + inner[3] - (2 * y - low - high) / scale) / 2
-        parts.append(f'<circle class="d1" cx="{across:.1f}" cy="{down:.1f}" r="3"/>')
-        parts.append(f'<text x="{across + 6:.1f}" y="{down + 4:.1f}">{text(name)}</text>')
+    dots = [
+        ((inner[0] + inner[2] + (2 * x - left - right) / scale) / 2, (inner[1] + inner[3] - (2 * y - low - high) / scale) / 2)
+        for x, y in points
+    ]
+    for (x, y), name, (dx, dy, anchor) in zip(dots, names, _beside(dots, names, width), strict=True):
+        parts.append(f'<circle class="d1" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+        parts.append(f'<text x="{x + dx:.1f}" y="{y + dy:.1f}"{anchor}>{text(name)}</text>')
     return _svg("".join(parts), title, description, width, height, alone)
+
+
+_SIDES = ((6, 4, 0.0, ""), (-6, 4, 1.0, ' text-anchor="end"'), (0, -7, 0.5, ' text-anchor="middle"'), (0, 15, 0.5, ' text-anchor="middle"'))
+
+
+def _beside(dots: Sequence[Point], names: Sequence[str], width: float) -> list[tuple[int, int, str]]:
+    """Where each name stands by its dot: on the first side where it covers no dot and no name before it, else on the right."""
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in dots]
+    found = list[tuple[int, int, str]]()
+    for (x, y), name in zip(dots, names, strict=True):
+        long = _long(name)
+        boxes = [(x + dx - back * long, y + dy - 10, x + dx + (1 - back) * long, y + dy + 2) for dx, dy, back, _ in _SIDES]
+        free = [not any(_meet(box, other) for other in taken) and box[0] > 0 and box[2] < width for box in boxes]
+        side = free.index(True) if any(free) else 0
+        taken.append(boxes[side])
+        dx, dy, _, anchor = _SIDES[side]
+        found.append((dx, dy, anchor))
+    return found
+
+
+def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _long(name: str) -> float:
+    """About how wide a text is."""
+    return sum(12.0 if ord(letter) > 0x2E80 else 6.6 for letter in name)
 
 
 def interval_mark(
@@ -245,7 +274,7 @@ def _legend_rows(series: Sequence[Series], width: float) -> list[list[tuple[Seri
     rows: list[list[tuple[Series, float]]] = [[]]
     x = 0.0
     for one in series:
-        needed = 24 + sum(12.0 if ord(letter) > 0x2E80 else 6.6 for letter in one.name)
+        needed = 24 + _long(one.name)
         if rows[-1] and x + needed > width:
             rows.append([])
             x = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -90,6 +91,17 @@ def test_a_map_keeps_what_is_near_near() -> None:
     assert abs(math.dist(a, b) / math.dist(a, c) - math.sqrt(0.5)) < 1e-3
     with pytest.raises(ConfigError, match="three words"):
         wv.map(["near", "far"])
+
+
+def test_names_on_a_map_do_not_cover_each_other() -> None:
+    words = ["here", "too", "also", "well", "left", "right"]
+    wv = WordVectors(words, np.array([[1, 0], [1, 0.01], [1, -0.01], [1, 0.02], [-1, 1], [-1, -1]], dtype=np.float32))
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"(?: text-anchor="(\w+)")?>(\w+)</text>', wv.map(words, title="-"))
+    back = {"": 0.0, "end": 1.0, "middle": 0.5}
+    boxes = [(float(x) - back[anchor] * 6 * len(name), float(y), 6 * len(name)) for x, y, anchor, name in found]
+    assert len(boxes) == len(words)
+    for (ax, ay, along), (bx, by, blong) in itertools.combinations(boxes, 2):
+        assert abs(ay - by) >= 11 or ax + along <= bx or bx + blong <= ax
 
 
 def test_what_was_asked_wrongly_is_named() -> None:

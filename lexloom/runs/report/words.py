@@ -23,9 +23,10 @@ def word_vectors(trained: Mapping[str, Mapping[str, Any]], sets: Mapping[str, An
         return None
     names = list(trained)[:MAX_KINDS]
     scores = [score for row in loose.rows(sets.get("scores")) if (score := _score(row)) is not None]
+    sets_in_order = {score.set: i for i, score in reversed(list(enumerate(scores)))}
     return WordVectors(
         [(name, dict(_figures(trained[name]))) for name in names],
-        [score for score in scores if score.section == ALL],
+        sorted((score for score in scores if score.section == ALL), key=lambda score: sets_in_order[score.set]),
         _by_section([score for score in scores if score.section != ALL]),
         names,
         [(name, path) for name in names if (path := loose.words(trained[name].get("path"), 120))],
