@@ -231,8 +231,8 @@ def evaluate(
         names = ("set", "section", "metric", "value", "low", "high", "covered", "n")
         console.table(names, [one.plain() for one in verbs.evaluate_vectors(bundle, data, **_block(set_))])
         return
-    options = {"against": against, "by": by, "measure": measure, "dtype": dtype}
-    show(verbs.evaluate(bundle, data, **options, console=console, **_block(set_)), console)
+    options: dict[str, Any] = {"against": against, "by": by, "measure": measure, "dtype": dtype, **_block(set_)}
+    show(verbs.evaluate(bundle, data, console=console, **options), console)
 
 
 @app.command("import")
