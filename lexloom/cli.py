@@ -216,6 +216,7 @@ def evaluate(
     against: Annotated[Path | None, typer.Option(help="Another bundle: adds the paired interval of the difference.")] = None,
     by: Annotated[str | None, typer.Option(help="A column: scores for each of its values too.")] = None,
     measure: Annotated[str | None, typer.Option(help="Of language models; `lexloom list measures` shows them.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, int8 (decoders) or auto; as the bundle says if not given.")] = None,
     set_: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -227,12 +228,13 @@ def evaluate(
 
     console = _console(quiet, verbose, json)
     if bundle.is_file():
-        if against or by or measure:
-            raise ConfigError("--against, --by and --measure are for bundles", where=str(bundle))
+        if against or by or measure or dtype:
+            raise ConfigError("--against, --by, --measure and --dtype are for bundles", where=str(bundle))
         names = ("set", "section", "metric", "value", "low", "high", "covered", "n")
         console.table(names, [one.plain() for one in verbs.evaluate_vectors(bundle, data, **_block(set_))])
         return
-    show(verbs.evaluate(bundle, data, against=against, by=by, measure=measure, console=console, **_block(set_)), console)
+    options: dict[str, Any] = {"against": against, "by": by, "measure": measure, "dtype": dtype, **_block(set_)}
+    show(verbs.evaluate(bundle, data, console=console, **options), console)
 
 
 @app.command("import")

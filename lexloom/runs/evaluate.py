@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections import Counter
@@ -80,6 +81,7 @@ def evaluate(
     against: Path | str | Bundle | SimpleClassifier | None = None,
     by: str | None = None,
     measure: str | None = None,
+    dtype: str | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int = 1,
     resamples: int = RESAMPLES,
@@ -96,16 +98,20 @@ def evaluate(
         against: another bundle, to be compared on the same rows.
         by: a column; the first metric is also given for the rows of each of its values.
         measure: what to measure a language model by (`lexloom list measures`); what fits the columns of the rows where None.
+        dtype: what the bundle answers in, as `Bundle.to` takes it; what it says itself where None. The other one keeps its own.
         settings: of the measure.
         seed: draws the resamples and the examples.
         strict: stop at the first bad row; `max_bad_rows` at so many.
 
     Raises:
         DataError: there is no good row, a column is missing, or a label was never seen in training.
+        ConfigError: there is no such dtype, or it is not for this bundle.
         LexloomError: a bundle has no task, or the two have different ones.
     """
     first, second = _opened(bundle), _opened(against) if against is not None else None
     name, other = _names(bundle, against)
+    if dtype is not None:
+        first, name = _answering(first, dtype), f"{name}, {dtype}"
     found = _read(file, strict=strict, max_bad_rows=max_bad_rows)
     if (kind := measuring.choose(measure, first, found.rows)) is not None:
         is_file = kind.whole and isinstance(file, str | Path)
@@ -196,6 +202,12 @@ def _digests(texts: Sequence[str], pairs: Sequence[str] | None) -> npt.NDArray[n
 
 def _opened(bundle: Path | str | Bundle | SimpleClassifier) -> Bundle | SimpleClassifier:
     return load(bundle) if isinstance(bundle, str | Path) else bundle
+
+
+def _answering(bundle: Bundle | SimpleClassifier, dtype: str) -> Bundle:
+    if not isinstance(bundle, Bundle):
+        raise ConfigError("such a classifier has no dtype", expected="a network", got=f"{dtype} for a classifier by {bundle.KIND}")
+    return copy.copy(bundle).to(dtype=dtype)
 
 
 def _networks(bundles: Mapping[str, Bundle | SimpleClassifier]) -> dict[str, Bundle]:

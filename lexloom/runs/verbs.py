@@ -176,6 +176,7 @@ def evaluate(
     against: Path | str | None = None,
     by: str | None = None,
     measure: str | None = None,
+    dtype: str | None = None,
     console: Console | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -185,6 +186,7 @@ def evaluate(
 
     Args:
         measure: `language-model`, `minimal-pairs`, `cloze`; what fits the columns of the rows where None.
+        dtype: `float32`, `bfloat16`, `int8` or `auto`, of the first bundle; as it says itself where None.
         settings: of the measure, such as `stride=128`.
 
     Example:
@@ -196,7 +198,7 @@ def evaluate(
     other = Path(against) if against is not None else None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(_file(data, "rows", Path(folder)))
-        options: dict[str, Any] = {"by": by, "measure": measure, "settings": settings, "console": console}
+        options: dict[str, Any] = {"by": by, "measure": measure, "dtype": dtype, "settings": settings, "console": console}
         return evaluating.evaluate(Path(bundle), file, against=other, **options)
 
 

@@ -26,6 +26,7 @@ from lexloom.tasks.measures.cloze import Cloze, ClozeConfig
 from lexloom.tasks.measures.minimal_pairs import MinimalPairs, MinimalPairsConfig
 from tests.tasks.test_likelihoods import bundle, tokenizer
 
+NAMES = ("bundle, int8", "other")
 SENTENCES = [("the cat sat", "cat the sat"), ("mat the dog", "a dog and a")]
 PAIRS = [
     {"UID": f"kind {i % 4}", "term": "agreement" if i < 20 else "islands", "sentence_good": f"{good} {i}", "sentence_bad": f"{bad} {i}"}
@@ -84,6 +85,16 @@ def test_tokenizers_are_compared_by_the_byte(tmp_path: Path) -> None:
     found = evaluate(gpt(), rows, against=gpt("llama"), resamples=50)
     assert [d["metric"] for d in found.comparison.differences] == ["bits_per_byte"]
     assert len({score["n"] for score in found.comparison.scores}) == 1
+
+
+def test_what_a_dtype_costs_is_the_difference_to_the_same_model() -> None:
+    made, rows = gpt(), [{"text": f"the cat and the dog {i}"} for i in range(30)]
+    found = evaluate(made, rows, against=made, dtype="int8", resamples=50)
+    low, whole = ({score["metric"]: score["value"] for score in found.comparison.scores if score["model"] == name} for name in NAMES)
+    assert low == values(evaluate(made.to(dtype="int8"), rows, resamples=50)) and whole == values(evaluate(made.to(dtype="float32"), rows))
+    assert 0 < abs(low["perplexity"] / whole["perplexity"] - 1) < 0.01 and made.dtype == "float32"
+    with pytest.raises(ConfigError, match="one of these ways"):
+        evaluate(made, rows, dtype="int4")
 
 
 def test_pairs_are_scored_by_whole_sentences_and_shown_by_phenomenon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
