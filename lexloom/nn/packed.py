@@ -1,10 +1,10 @@
 """Products with weights of 8 bits, which stand so that one vector holds four numbers of each of several weight rows.
 
 So no sum has to be added up across a vector, and a processor that multiplies whole numbers four at a time (VNNI) takes weights as they lie
-in memory. Such a one takes activations as whole numbers of 16 bits, of which the largest of a row has the largest, in two halves of 8 bits:
-their error is a hundredth of that of the weights. Others take them as float32.
+in memory. Such a one takes activations as whole numbers of 24 bits, of which the largest of a row has the largest, in three parts of 8
+bits: as exact as the float32 that others take them as.
 
-Letters: B rows, D in, N out, S steps of four numbers of D, L lanes.
+Letters: B rows, D in, N out, S steps of four numbers of D, P parts, L lanes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ INTEGERS = any(_FEATURES.get(name) for name in (("avx512vnni",) if LANES == 16 e
 GROUP = 8  # rows that go through together
 SIDE = 3  # blocks of weight rows that one row goes through together
 _NEAR = 8 << 10  # bytes of weights that are asked for before they are needed
-_LARGEST = np.float32(32639)  # 127 · 256 + 127
+_PARTS = 3  # of an activation
+_LARGEST = np.float32(8355584)  # 127 · 256² + 127 · 256: one more, as rounding may make it, still fits; float32 counts halves up to 2²³
 _POSITIVE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # the bits of a float32 but for its sign; those of infinity
 _FLOAT, _WORD, _PLACE = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_WORD, LANES)
@@ -55,9 +56,9 @@ def unpack(packed: Bytes, rows: int, wide: int) -> Tensor:
 
 def room(rows: int, wide: int, *, integers: bool = INTEGERS) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     """Room for what `ready` makes of B rows: their numbers, in whole groups; and of each its scale and what is to be taken off its sums."""
-    many, steps = -(-rows // GROUP) * GROUP, -(-wide // 4)
-    shape, dtype = ((many, 8 * steps), torch.int8) if integers else ((many, 4 * steps), torch.float32)
-    return torch.empty(shape, dtype=dtype).numpy(), torch.empty(many, 3).numpy()
+    many, low = -(-rows // GROUP) * GROUP, -(-wide // 4) * 4
+    shape, dtype = ((many, _PARTS * low), torch.int8) if integers else ((many, low), torch.float32)
+    return torch.empty(shape, dtype=dtype).numpy(), torch.empty(many, 1 + _PARTS).numpy()
 
 
 @kernel(**FAST)
@@ -70,20 +71,23 @@ def _largest(x):  # type: ignore[no-untyped-def]
 
 
 @kernel(**FAST)
-def _halved(x, highs, lows, marks):  # type: ignore[no-untyped-def]
-    """A row as whole numbers, 256 · high + low."""
+def _parted(x, highs, mids, lows, marks):  # type: ignore[no-untyped-def]
+    """A row as whole numbers, 256² · high + 256 · mid + low."""
     top, wide = _largest(x), x.size
     factor = _LARGEST / top if top > 0 else np.float32(0)
-    high_sum, low_sum = np.float32(0), np.float32(0)
+    high_sum, mid_sum, low_sum = np.float32(0), np.float32(0), np.float32(0)
     for k in range(wide):
         whole = np.floor(x[k] * factor + np.float32(0.5))
-        high = np.floor(whole * np.float32(1 / 256) + np.float32(0.5))
-        low = whole - np.float32(256) * high
-        highs[k], lows[k] = np.int8(np.int32(high)), np.int8(np.int32(low))
+        upper = np.floor(whole * np.float32(1 / 256) + np.float32(0.5))
+        high = np.floor(upper * np.float32(1 / 256) + np.float32(0.5))
+        mid, low = upper - np.float32(256) * high, whole - np.float32(256) * upper
+        highs[k], mids[k], lows[k] = np.int8(np.int32(high)), np.int8(np.int32(mid)), np.int8(np.int32(low))
         high_sum += high
+        mid_sum += mid
         low_sum += low
-    highs[wide:], lows[wide:] = 0, 0
-    marks[0], marks[1], marks[2] = top / _LARGEST, np.float32(128) * high_sum, np.float32(128) * low_sum
+    highs[wide:], mids[wide:], lows[wide:] = 0, 0, 0
+    marks[0], offset = top / _LARGEST, np.float32(128)
+    marks[1], marks[2], marks[3] = offset * high_sum, offset * mid_sum, offset * low_sum
 
 
 @kernel(**FAST)
@@ -91,11 +95,11 @@ def ready(x, wide, numbers, marks):  # type: ignore[no-untyped-def]
     """Has rows of D float32 stand as the product takes them, see `room`."""
     flat, whole = numbers.reshape(-1), numbers.itemsize == 1
     low = (wide + 3) // 4 * 4
-    size = 2 * low if whole else low
+    size = _PARTS * low if whole else low
     for i in range(x.shape[0]):
         row = flat[i * size : (i + 1) * size]
         if whole:
-            _halved(x[i, :wide], row[:low], row[low:], marks[i])
+            _parted(x[i, :wide], row[:low], row[low : 2 * low], row[2 * low :], marks[i])
         else:
             for k in range(low):
                 row[k] = x[i, k] if k < wide else np.float32(0)
@@ -143,47 +147,47 @@ class _Emitter:
 
     def write(self) -> None:
         b = self.builder
-        halves = 2 if self.integers else 1
+        parts = range(_PARTS if self.integers else 1)
         zero = _WORDS([0] * LANES) if self.integers else _FLOATS([0.0] * LANES)
-        sums = [[[cgutils.alloca_once_value(b, zero) for _ in range(halves)] for _ in range(self.blocks)] for _ in range(self.rows)]
+        sums = [[[cgutils.alloca_once_value(b, zero) for _ in parts] for _ in range(self.blocks)] for _ in range(self.rows)]
         size = b.mul(self.steps, _PLACE(4))
-        rows = [b.gep(self.numbers, [b.mul(b.add(self.i, _PLACE(r)), b.mul(size, _PLACE(halves)))]) for r in range(self.rows)]
+        rows = [b.gep(self.numbers, [b.mul(b.add(self.i, _PLACE(r)), b.mul(size, _PLACE(len(parts))))]) for r in range(self.rows)]
         long = b.mul(self.steps, _PLACE(4 * LANES))  # bytes of a block
         weights = [b.gep(self.w, [b.mul(b.add(self.block, _PLACE(c)), long)]) for c in range(self.blocks)]
-        together = self.rows == 1 or not self.integers  # else there are as many sums of one half as there are registers
-        for part in [range(halves)] if together else [[half] for half in range(halves)]:
+        together = self.rows == 1 or not self.integers  # else there are as many sums of one part as there are registers
+        for some in [parts] if together else [[part] for part in parts]:
             with cgutils.for_range(b, self.steps) as loop:
-                self._step(loop.index, rows, weights, size, sums, part)
+                self._step(loop.index, rows, weights, size, sums, some)
         for r in range(self.rows):
             with self._where(r):
                 for c in range(self.blocks):
                     self._put(r, c, [b.load(total) for total in sums[r][c]])
 
-    def _step(self, k: Any, rows: Any, weights: Any, size: Any, sums: Any, part: Sequence[int]) -> None:
+    def _step(self, k: Any, rows: Any, weights: Any, size: Any, sums: Any, parts: Sequence[int]) -> None:
         b = self.builder
         four = b.mul(k, _PLACE(4))
         found = []
         for c, weight in enumerate(weights):
-            if 0 in part:
+            if 0 in parts:
                 line = b.add(b.mul(k, _PLACE(4 * LANES * self.blocks)), _PLACE(4 * LANES * c + _NEAR))
                 bring_near(b, b.gep(weights[0], [line]), nearest=False)
             here = b.gep(weight, [b.mul(four, _PLACE(LANES))])
             found.append(b.load(b.bitcast(here, _WORDS.as_pointer()), align=1))
         if self.integers:
-            self._whole(four, rows, found, size, sums, part)
+            self._whole(four, rows, found, size, sums, parts)
         else:
             self._floats(four, rows, found, sums)
 
-    def _whole(self, four: Any, rows: Any, weights: Any, size: Any, sums: Any, part: Sequence[int]) -> None:
+    def _whole(self, four: Any, rows: Any, weights: Any, size: Any, sums: Any, parts: Sequence[int]) -> None:
         b = self.builder
         name = f"llvm.x86.avx512.vpdpbusd.{LANES * 32}"
         multiply = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS] * 3), name)
         for row, blocks in zip(rows, sums, strict=True):
-            for half in part:
-                place = b.gep(row, [b.add(four, b.mul(size, _PLACE(half)))])
+            for part in parts:
+                place = b.gep(row, [b.add(four, b.mul(size, _PLACE(part)))])
                 x = self._spread(b.load(b.bitcast(place, _WORD.as_pointer()), align=1), _WORDS)
                 for w, totals in zip(weights, blocks, strict=True):
-                    b.store(b.call(multiply, [b.load(totals[half]), w, x]), totals[half])
+                    b.store(b.call(multiply, [b.load(totals[part]), w, x]), totals[part])
 
     def _floats(self, four: Any, rows: Any, weights: Any, sums: Any) -> None:
         b = self.builder
@@ -199,12 +203,12 @@ class _Emitter:
     def _put(self, r: int, c: int, totals: Any) -> None:
         b = self.builder
         row = b.add(self.i, _PLACE(r))
-        scale, *offs = (b.load(b.gep(self.marks, [b.add(b.mul(row, _PLACE(3)), _PLACE(k))])) for k in range(3))
+        scale, *offs = (b.load(b.gep(self.marks, [b.add(b.mul(row, _PLACE(1 + _PARTS)), _PLACE(k))])) for k in range(1 + _PARTS))
         if self.integers:
-            high, low = (
-                b.sitofp(b.sub(total, self._spread(b.fptosi(off, _WORD), _WORDS)), _FLOATS) for total, off in zip(totals, offs, strict=True)
-            )
-            value = b.fadd(b.fmul(high, _FLOATS([256.0] * LANES)), low)
+            value = _FLOATS([0.0] * LANES)
+            for total, off in zip(totals, offs, strict=True):
+                part = b.sitofp(b.sub(total, self._spread(b.fptosi(off, _WORD), _WORDS)), _FLOATS)
+                value = b.fadd(b.fmul(value, _FLOATS([256.0] * LANES)), part)
         else:
             value = totals[0]
         first = b.mul(b.add(self.block, _PLACE(c)), _PLACE(LANES))

@@ -47,11 +47,10 @@ def test_what_is_packed_is_unpacked(n: int, d: int) -> None:
 def test_the_product_is_that_of_the_numbers(integers: bool, rows: int, n: int, d: int) -> None:
     x, low = numbers(rows, d), weights(n, d)
     exact = x.double() @ low.double().T * numbers(n, name="s").double() + numbers(n, name="b").double()
-    steps = x.abs().amax(1, keepdim=True) / 32639 if integers else torch.zeros(rows, 1)
-    bound = steps / 2 * low.double().abs().sum(1) * numbers(n, name="s").abs() + 1e-6 * exact.abs().max()
+    bound = 1e-6 * exact.abs().max()
     assert ((product(x, low, integers) - exact).abs() <= bound).all()
     added = product(x, low, integers, at=5, onto=True) - numbers(rows, 5 + n, name="y")
-    assert ((added[:, 5:] - exact).abs() <= bound + 1e-6 * exact.abs().max()).all() and not added[:, :5].any()
+    assert ((added[:, 5:] - exact).abs() <= 2 * bound).all() and not added[:, :5].any()
     begin = min(16, n // 16 * 16)
     later = product(x, low, integers, begin=begin)
     assert torch.equal(later[:, begin:], product(x, low, integers)[:, begin:])
