@@ -29,6 +29,7 @@ from lexloom.vectors.cooccurrence import Cooccurrences
 from lexloom.vectors.glove import Glove, GloveConfig
 from lexloom.vectors.idtext import IdText
 from lexloom.vectors.keyed import WordVectors
+from lexloom.vectors.subwords import FastText, FastTextConfig
 
 WINDOW, GLOVE_WINDOW, X_MAX, MEMORY = 5, 10, 10, 2_000_000_000
 
@@ -57,6 +58,23 @@ def fasttext(program: Path, text: Path, kind: str, dim: int, workers: int, *, gr
     sizes = ["-dim", str(dim), "-ws", str(WINDOW), "-neg", "5", "-t", "1e-3", "-minCount", str(MIN_COUNT)]
     files_ = ["-input", text, "-output", SCRATCH / "fasttext"]
     return [program, kind, *files_, *sizes, "-maxn", "6" if grams else "0", "-thread", str(workers)]
+
+
+class OurFastText:
+    """Our training of words and their n-grams."""
+
+    def __init__(self, text: str, kind: str, dim: int, workers: int) -> None:
+        self.text, self.workers = IdText.open(text), workers
+        self.config = FastTextConfig.read({"model": kind, "dim": dim, "window": WINDOW, "negatives": 5, "sample": 1e-3, "epochs": 1})
+        self.steps(1)
+
+    def steps(self, n: int) -> float:
+        """Seconds of `n` epochs."""
+        state = FastText(self.config.model_copy(update={"epochs": n}), self.text.vocabulary)
+        began = time.perf_counter()
+        for _ in state.train(self.text, self.workers):
+            pass
+        return time.perf_counter() - began
 
 
 class OurGlove:
@@ -105,6 +123,18 @@ def beside_word2vec(options: argparse.Namespace, text: Path, ids: Path, total: i
                 sides["fastText, whole words"] = partial(an_epoch, command, "-epoch")
             times = paired(sides, rounds=options.rounds)
             show(f"{kind}, {dim} numbers a word, {options.workers} workers", times, ["lexloom"], amount=total, unit="words")
+
+
+def beside_fasttext(options: argparse.Namespace, text: Path, ids: Path, total: int) -> None:
+    """Words made of their n-grams of 3 to 6 characters, 2,000,000 buckets."""
+    for kind in options.kind:
+        for dim in options.dim:
+            common = {"kind": kind, "dim": dim, "workers": options.workers}
+            command = fasttext(options.fasttext / "fasttext", text, **common, grams=True)
+            ours = Apart("vectors_beside_c", "OurFastText", text=str(ids), **common)
+            sides = {"lexloom": partial(ours.steps, 1), "fastText": partial(an_epoch, command, "-epoch")}
+            times = paired(sides, rounds=options.rounds)
+            show(f"{kind} with n-grams, {dim} numbers a word, {options.workers} workers", times, ["lexloom"], amount=total, unit="words")
 
 
 def beside_glove(options: argparse.Namespace, text: Path, ids: Path, total: int) -> None:
@@ -169,6 +199,8 @@ def main() -> None:
     text, ids, total = prepared(options.text)
     if options.word2vec or options.fasttext:
         beside_word2vec(options, text.resolve(), ids, total)
+    if options.fasttext:
+        beside_fasttext(options, text.resolve(), ids, total)
     if options.glove:
         beside_glove(options, text.resolve(), ids, total)
 
