@@ -149,16 +149,15 @@ def main() -> None:
 
 
 def speed(kind: str, dim: int, options: argparse.Namespace, text: Path, ids: Path, total: int, peer: bool) -> None:
-    """Words a second of an epoch, in turn; deterministic training beside one worker of theirs too."""
+    """Words a second of an epoch, in turn; deterministic training beside one worker of theirs, with which alone it is so too."""
     common = {"kind": kind, "dim": dim}
-    for workers, deterministic in ((options.workers, False), (1, True)):
-        sides = {"lexloom": Apart("vectors_beside_gensim", "Ours", text=str(ids), workers=workers, deterministic=deterministic, **common)}
+    for ours, theirs, deterministic in ((options.workers, options.workers, False), (1, 1, True), (options.workers, 1, True)):
+        sides = {"lexloom": Apart("vectors_beside_gensim", "Ours", text=str(ids), workers=ours, deterministic=deterministic, **common)}
         if peer:
-            sides["gensim"] = Apart("vectors_beside_gensim", "Gensim", text=str(text), workers=workers, **common)
+            sides["gensim"] = Apart("vectors_beside_gensim", "Gensim", text=str(text), workers=theirs, **common)
         times = paired({name: partial(side.steps, 1) for name, side in sides.items()}, rounds=options.rounds)
-        name = (
-            f"{kind}, {dim} numbers a word, {workers} {'workers' if workers > 1 else 'worker'}{', deterministic' if deterministic else ''}"
-        )
+        workers = f"{ours} {'workers' if ours > 1 else 'worker'}" + (f" beside {theirs}" if ours != theirs else "")
+        name = f"{kind}, {dim} numbers a word, {workers}{', deterministic' if deterministic else ''}"
         show(name, times, ["lexloom"], amount=total, unit="words")
 
 

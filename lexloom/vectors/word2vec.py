@@ -300,6 +300,8 @@ def find_slopes(begin, start, size, rate, fall, how, at, found, thread, threads)
         m, k, group = draw(kept, start + b, how, draws, tree, room, b, thread, group)
         found[b, 1], found[b, 2] = m, k
         ask_for(tables[1], room[1], b * how[4], k, how[3])
+        for z in range(0, how[3], 16):
+            fetch(tables[0], kept[0][start + b + how[0]] * how[3] + z)
     for b in range(first, last):
         if found[b, 1] > 0:
             now = np.float32(rate - fall * (kept[1][start + b] - begin))
