@@ -20,6 +20,7 @@ from lexloom.nn import step_kernel
 from lexloom.nn.block import gelu_tanh
 from lexloom.nn.cache import Cache
 from lexloom.nn.few_rows import BLOCK, Floats
+from lexloom.nn.meeting import LINE
 from lexloom.nn.packed import room
 from lexloom.nn.step import BlockStep, DecoderStep
 
@@ -92,8 +93,8 @@ class _Room:
         self.where = np.array([[buffer.data_ptr(), buffer.shape[1]] for buffer in self.buffers], dtype=np.int64)
         self.own = torch.empty(threads, *self.buffers[_STATES].shape).numpy()
         numbers, marks = room(rows, max(widths[:_SCORES]) if like.dtype == np.uint8 else 0)
-        self.numbers, self.marks = (torch.from_numpy(array).repeat(threads, 1, 1).numpy() for array in (numbers, marks))
-        self.counters = np.zeros((entries, (threads + 1) * step_kernel.LINE), dtype=np.int64)
+        self.numbers, self.marks = (torch.from_numpy(array)[None].repeat(threads, *[1] * array.ndim).numpy() for array in (numbers, marks))
+        self.counters = np.zeros((entries, (threads + 1) * LINE), dtype=np.int64)
 
 
 class FusedStep:

@@ -1,8 +1,8 @@
 """Products with weights of 8 bits, which stand so that one vector holds four numbers of each of several weight rows.
 
-So no sum has to be added up across a vector, and a processor that multiplies whole numbers four at a time (VNNI) takes weights as they lie
-in memory. Such a one takes activations as whole numbers of 24 bits, of which the largest of a row has the largest, in three parts of 8
-bits: as exact as the float32 that others take them as.
+So no sum has to be added up across a vector, and a processor that multiplies whole numbers four at a time (VNNI, AMX) takes weights as they
+lie in memory. Such a one takes activations as whole numbers of 24 bits, of which the largest of a row has the largest, in three parts of
+8 bits: as exact as the float32 that others take them as.
 
 Letters: B rows, D in, N out, S steps of four numbers of D, P parts, L lanes.
 """
@@ -22,13 +22,16 @@ from numba.core import cgutils
 from torch import Tensor
 
 from lexloom.compute import kernel, shared
+from lexloom.nn import matrix_unit
 from lexloom.nn.few_rows import BLOCK, WIDE, Floats
 from lexloom.nn.instructions import bring_near, instruction
 from lexloom.nn.tile import FAST, LANES, of_bits
 
 Bytes = npt.NDArray[np.uint8]
 _FEATURES = binding.get_host_cpu_features()
-INTEGERS = any(_FEATURES.get(name) for name in (("avx512vnni",) if LANES == 16 else ("avxvnni",)))  # whether activations are whole numbers
+INTEGERS = bool(_FEATURES.get("avx512vnni" if LANES == 16 else "avxvnni"))
+WAYS = ("floats", *(["integers"] if INTEGERS else []), *(["matrix"] if INTEGERS and LANES == 16 and matrix_unit.READY else []))
+"""How this processor can multiply: activations as float32; as whole numbers, by vectors; several rows of these by its matrix unit."""
 GROUP = 8  # rows that go through together
 SIDE = 3  # blocks of weight rows that one row goes through together
 _NEAR = 8 << 10  # bytes of weights that are asked for before they are needed
@@ -42,7 +45,7 @@ _FLOATS, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_WORD, LANES)
 def pack(weight: Tensor) -> Bytes:
     """(N, D) int8 -> (N / L, S · L · 4) uint8, rounded up: 128 more than each weight, four numbers of each of L weight rows in turn."""
     n, d = weight.shape
-    blocks, steps = -(-n // LANES), -(-d // 4)
+    blocks, steps = -(-n // LANES), _padded(d) // 4
     found = torch.full((blocks * LANES, steps * 4), 128, dtype=torch.uint8)  # PyTorch's memory begins with a whole line, unlike NumPy's
     found[:n, :d] = weight.view(torch.uint8) ^ 128
     return found.view(blocks, LANES, steps, 4).transpose(1, 2).contiguous().view(blocks, -1).numpy()
@@ -54,11 +57,20 @@ def unpack(packed: Bytes, rows: int, wide: int) -> Tensor:
     return (found[:rows, :wide] ^ 128).view(torch.int8)
 
 
-def room(rows: int, wide: int, *, integers: bool = INTEGERS) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """Room for what `ready` makes of B rows: their numbers, in whole groups; and of each its scale and what is to be taken off its sums."""
-    many, low = -(-rows // GROUP) * GROUP, -(-wide // 4) * 4
-    shape, dtype = ((many, _PARTS * low), torch.int8) if integers else ((many, low), torch.float32)
-    return torch.empty(shape, dtype=dtype).numpy(), torch.empty(many, 1 + _PARTS).numpy()
+def _padded(wide: int) -> int:
+    """D in whole tiles of the matrix unit."""
+    return -(-wide // 64) * 64
+
+
+def room(rows: int, wide: int, *, way: str = WAYS[-1]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """Room for what `ready` makes of B rows: their numbers, in whole groups; and of each its scale and what is to be taken off its sums.
+
+    Kernels are compiled for one of the ways by the type of the numbers: (B, D) float32, (B, P · D) int8, or for the matrix unit (B, P, D).
+    """
+    many, low = -(-rows // GROUP) * GROUP, _padded(wide)
+    shape = {"floats": (many, low), "integers": (many, _PARTS * low), "matrix": (many, _PARTS, low)}[way]
+    numbers = torch.empty(shape, dtype=torch.float32 if way == "floats" else torch.int8)
+    return numbers.numpy(), torch.empty(many, 1 + _PARTS).numpy()
 
 
 @kernel(**FAST)
@@ -94,7 +106,7 @@ def _parted(x, highs, mids, lows, marks):  # type: ignore[no-untyped-def]
 def ready(x, wide, numbers, marks):  # type: ignore[no-untyped-def]
     """Has rows of D float32 stand as the product takes them, see `room`."""
     flat, whole = numbers.reshape(-1), numbers.itemsize == 1
-    low = (wide + 3) // 4 * 4
+    low = (wide + 63) // 64 * 64
     size = _PARTS * low if whole else low
     for i in range(x.shape[0]):
         row = flat[i * size : (i + 1) * size]
@@ -123,7 +135,8 @@ def tile(rows: int, blocks: int) -> Callable[..., Any]:
         """See `tile`."""
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            _Emitter(context, builder, signature.args, values, rows, blocks).write()
+            matrix = rows > 1 and signature.args[0].ndim == 3
+            (_MatrixEmitter if matrix else _Emitter)(context, builder, signature.args, values, rows, blocks).write()
             return context.get_dummy_value()
 
         places = [types.int64] * 2
@@ -143,27 +156,36 @@ class _Emitter:
         self.numbers, self.marks, self.w, self.scales, self.bias, self.y = (array.data for array in arrays.values())
         self.y_wide = builder.extract_value(arrays[10].shape, 1)
         self.i, self.valid, self.block, self.onto, self.at, self.n = (values[k] for k in (2, 3, 6, 9, 11, 12))
-        self.steps = builder.lshr(builder.add(values[5], _PLACE(3)), _PLACE(2))
+        self.size = builder.and_(builder.add(values[5], _PLACE(63)), _PLACE(-64))  # D in whole tiles
+        self.steps = builder.lshr(self.size, _PLACE(2))
 
     def write(self) -> None:
+        sums = self._sums()
+        for r in range(self.rows):
+            with self._where(r):
+                for c in range(self.blocks):
+                    self._put(r, c, [self.builder.load(total) for total in sums[r][c]])
+
+    def _blocks(self) -> list[Any]:
+        """Where the weights of each block begin."""
+        b, long = self.builder, self.builder.mul(self.steps, _PLACE(4 * LANES))
+        return [b.gep(self.w, [b.mul(b.add(self.block, _PLACE(c)), long)]) for c in range(self.blocks)]
+
+    def _sums(self) -> Any:
+        """Where the sums of each row and block stand, one vector for every part."""
         b = self.builder
         parts = range(_PARTS if self.integers else 1)
         zero = _WORDS([0] * LANES) if self.integers else _FLOATS([0.0] * LANES)
         sums = [[[cgutils.alloca_once_value(b, zero) for _ in parts] for _ in range(self.blocks)] for _ in range(self.rows)]
-        size = b.mul(self.steps, _PLACE(4))
-        rows = [b.gep(self.numbers, [b.mul(b.add(self.i, _PLACE(r)), b.mul(size, _PLACE(len(parts))))]) for r in range(self.rows)]
-        long = b.mul(self.steps, _PLACE(4 * LANES))  # bytes of a block
-        weights = [b.gep(self.w, [b.mul(b.add(self.block, _PLACE(c)), long)]) for c in range(self.blocks)]
+        rows = [b.gep(self.numbers, [b.mul(b.add(self.i, _PLACE(r)), b.mul(self.size, _PLACE(len(parts))))]) for r in range(self.rows)]
+        weights = self._blocks()
         together = self.rows == 1 or not self.integers  # else there are as many sums of one part as there are registers
         for some in [parts] if together else [[part] for part in parts]:
             with cgutils.for_range(b, self.steps) as loop:
-                self._step(loop.index, rows, weights, size, sums, some)
-        for r in range(self.rows):
-            with self._where(r):
-                for c in range(self.blocks):
-                    self._put(r, c, [b.load(total) for total in sums[r][c]])
+                self._step(loop.index, rows, weights, sums, some)
+        return sums
 
-    def _step(self, k: Any, rows: Any, weights: Any, size: Any, sums: Any, parts: Sequence[int]) -> None:
+    def _step(self, k: Any, rows: Any, weights: Any, sums: Any, parts: Sequence[int]) -> None:
         b = self.builder
         four = b.mul(k, _PLACE(4))
         found = []
@@ -174,17 +196,17 @@ class _Emitter:
             here = b.gep(weight, [b.mul(four, _PLACE(LANES))])
             found.append(b.load(b.bitcast(here, _WORDS.as_pointer()), align=1))
         if self.integers:
-            self._whole(four, rows, found, size, sums, parts)
+            self._whole(four, rows, found, sums, parts)
         else:
             self._floats(four, rows, found, sums)
 
-    def _whole(self, four: Any, rows: Any, weights: Any, size: Any, sums: Any, parts: Sequence[int]) -> None:
+    def _whole(self, four: Any, rows: Any, weights: Any, sums: Any, parts: Sequence[int]) -> None:
         b = self.builder
         name = f"llvm.x86.avx512.vpdpbusd.{LANES * 32}"
         multiply = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS] * 3), name)
         for row, blocks in zip(rows, sums, strict=True):
             for part in parts:
-                place = b.gep(row, [b.add(four, b.mul(size, _PLACE(part)))])
+                place = b.gep(row, [b.add(four, b.mul(self.size, _PLACE(part)))])
                 x = self._spread(b.load(b.bitcast(place, _WORD.as_pointer()), align=1), _WORDS)
                 for w, totals in zip(weights, blocks, strict=True):
                     b.store(b.call(multiply, [b.load(totals[part]), w, x]), totals[part])
@@ -251,8 +273,68 @@ class _Emitter:
                 yield
 
 
+class _MatrixEmitter(_Emitter):
+    """The same by the matrix unit, with a tile of sums for each half of the rows and each block of weights."""
+
+    def _sums(self) -> Any:
+        b, height = self.builder, self.rows * _PARTS // 2
+        found, weights = cgutils.alloca_once(b, _WORDS, size=self.blocks * 2 * height), self._blocks()
+        tiles = [(c, half, 2 * c + half) for c in range(self.blocks) for half in range(2)]
+        unit = matrix_unit.Unit(b)
+        for _, _, tile in tiles:
+            unit.clear(tile)
+        first = b.mul(b.mul(self.i, _PLACE(_PARTS)), self.size)
+        with cgutils.for_range(b, b.lshr(self.size, _PLACE(6))) as loop:
+            at, line = b.mul(loop.index, _PLACE(64)), b.mul(loop.index, _PLACE(64 * LANES))
+            for c, half, tile in tiles:
+                if half == 0:
+                    here = b.gep(weights[c], [line])
+                    self._ask_for(here)
+                    unit.load(WEIGHTS, here, _PLACE(4 * LANES))
+                place = b.add(b.add(first, b.mul(self.size, _PLACE(half * height))), at)
+                unit.load(ROWS, b.gep(self.numbers, [place]), self.size)
+                unit.multiply(tile, ROWS, WEIGHTS)
+        for _, _, tile in tiles:
+            unit.store(tile, b.gep(found, [_PLACE(tile * height)]), _PLACE(4 * LANES))
+        places = [b.gep(found, [_PLACE(place)]) for place in range(self.blocks * 2 * height)]
+        each = [places[at : at + _PARTS] for at in range(0, len(places), _PARTS)]
+        return [[each[c * self.rows + r] for c in range(self.blocks)] for r in range(self.rows)]
+
+    def _ask_for(self, weights: Any) -> None:
+        for line in range(LANES):
+            bring_near(self.builder, self.builder.gep(weights, [_PLACE(4 * LANES * line + _NEAR)]), nearest=False)
+
+
 def _words(value: int) -> Any:
     return _WORDS([value] * LANES)
+
+
+ROWS, WEIGHTS = 7, 6  # tiles; the first six are for sums
+
+
+@instruction
+def _begin(typing: Any, numbers: Any) -> Any:
+    """Makes the matrix unit ready, where the numbers are for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        if numbers.ndim == 3:
+            height = GROUP * _PARTS // 2
+            matrix_unit.Unit(builder).begin([height] * WEIGHTS + [LANES, height])
+        return context.get_dummy_value()
+
+    return types.void(numbers), generate
+
+
+@instruction
+def _end(typing: Any, numbers: Any) -> Any:
+    """Lets go of the matrix unit."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        if numbers.ndim == 3:
+            matrix_unit.Unit(builder).end()
+        return context.get_dummy_value()
+
+    return types.void(numbers), generate
 
 
 _group, _groups, _single, _singles = tile(GROUP, 1), tile(GROUP, SIDE), tile(1, 1), tile(1, SIDE)
@@ -273,11 +355,13 @@ def multiply_packed(numbers, marks, rows, w, wide, scales, bias, begin, end, at,
         for block in range(side, last):
             _single(numbers, marks, 0, 1, w, wide, block, scales, bias, onto, y, at, n)
     else:
+        _begin(numbers)
         for i in range(0, rows, GROUP):
             for block in range(first, side, SIDE):
                 _groups(numbers, marks, i, rows - i, w, wide, block, scales, bias, onto, y, at, n)
             for block in range(side, last):
                 _group(numbers, marks, i, rows - i, w, wide, block, scales, bias, onto, y, at, n)
+        _end(numbers)
 
 
 def _product(x, numbers, marks, w, scales, bias, y):  # type: ignore[no-untyped-def]

@@ -1,7 +1,4 @@
-"""A list of products and attentions, one after the other, in a single call: threads take pieces of each, their own share first.
-
-A thread that is late, or that the machine has put aside, holds up no more than the piece in its hands; and nothing is started or joined
-between the many small parts of a step.
+"""A list of products and attentions, one after the other, in a single call, whose pieces threads share (`meeting.py`).
 
 Letters: B rows, D in, N out, G groups of heads that share keys, K head width, S slots.
 """
@@ -9,7 +6,6 @@ Letters: B rows, D in, N out, G groups of heads that share keys, K head width, S
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ from numba.extending import overload
 from lexloom.compute import kernel, shared
 from lexloom.nn.few_rows import multiply_rows
 from lexloom.nn.instructions import instruction
+from lexloom.nn.meeting import meet, take
 from lexloom.nn.one_query import attend_head, exp
 from lexloom.nn.packed import multiply_packed, ready
 from lexloom.nn.tile import FAST
@@ -53,10 +50,6 @@ the weights, and that of positions, or 0, as the bias."""
 ) = range(len(COLUMNS))  # fmt: skip
 PRODUCT, ATTENTION, EMBEDDING = range(3)
 NONE, GELU_TANH, SILU, RELU, GELU = range(5)
-LINE = 8  # counters in a line of memory
-_SPINS = 4000  # looks at a counter before other programs get a turn
-_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else None
-_PATIENT = _yield is not None
 _JIT: Any = FAST
 
 
@@ -68,32 +61,6 @@ def _pointer(typing: Any, address: Any) -> Any:
         return builder.inttoptr(values[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
-
-
-@instruction
-def _counted(typing: Any, counters: Any, i: Any, j: Any, more: Any) -> Any:
-    """Adds to a counter that threads share; its value before."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _place(context, builder, signature, values)
-        return builder.atomic_rmw("add", place, values[3], "acq_rel")
-
-    return types.int64(counters, types.int64, types.int64, types.int64), generate
-
-
-@instruction
-def _read(typing: Any, counters: Any, i: Any, j: Any) -> Any:
-    """The value of a counter that threads share, and all that was written before it was counted."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load_atomic(_place(context, builder, signature, values), "acquire", 8)
-
-    return types.int64(counters, types.int64, types.int64), generate
-
-
-def _place(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, values[0])
-    return cgutils.get_item_pointer(context, builder, signature.args[0], array, list(values[1:3]), wraparound=False)
 
 
 @kernel(**FAST)
@@ -238,19 +205,6 @@ def _multiply(like, x, numbers, marks, entry, begin, y):  # type: ignore[no-unty
 
 
 @kernel(**FAST)
-def _next(counters, e, thread, threads, pieces):  # type: ignore[no-untyped-def]
-    """A piece of an entry that nobody has taken, or -1: of the thread's own share, one after the other, then of what others have left."""
-    for turn in range(threads):
-        share = (thread + turn) % threads
-        first, last = pieces * share // threads, pieces * (share + 1) // threads
-        if first + _read(counters, e, share * LINE) < last:
-            piece = first + _counted(counters, e, share * LINE, 1)
-            if piece < last:
-                return piece
-    return -1
-
-
-@kernel(**FAST)
 def _amount(entry, rows, groups):  # type: ignore[no-untyped-def]
     """How many pieces an entry has."""
     if entry[KIND] == ATTENTION:
@@ -268,8 +222,7 @@ def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, pl
         numbers, marks: what `packed.room` gives, one for each thread.
         caches: (layers, 2), addresses of keys and values. shape: G, S and K of these.
         ids, places: (B,), the new tokens and their slots. cos, sin: (B, K), or (B, 0) for none.
-        counters: (entries, (threads + 1) · 8) zeros, each in a line of its own: pieces that were taken of each thread's share, and pieces
-            that are done.
+        counters: (entries, (threads + 1) · 8) zeros, see `meeting.py`.
     """
     rows, threads, (groups, slots, width) = places.size, own.shape[0], shape
     each = groups * slots * width
@@ -278,7 +231,7 @@ def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, pl
         for e in range(plan.shape[0]):
             entry, pieces, done = plan[e], _amount(plan[e], rows, groups), 0
             x, y = _table(buffers[entry[SOURCE]], rows), _table(buffers[entry[TARGET]], rows)
-            piece = _next(counters, e, thread, threads, pieces)
+            piece = take(counters, e, thread, threads, pieces)
             if piece >= 0 and entry[NORM] != 0:
                 weight, bias = _floats(entry[NORM], entry[WIDE]), _floats(entry[NORM_BIAS], entry[WIDE])
                 _normed(x, weight, bias, reals[e, 0], entry[CENTRED] != 0, own[thread])
@@ -296,13 +249,8 @@ def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, pl
                 else:
                     _embed(entry, ids, places, piece * entry[SIZE], y)
                 done += 1
-                piece = _next(counters, e, thread, threads, pieces)
-            _counted(counters, e, threads * LINE, done)
-            spins = 0
-            while _read(counters, e, threads * LINE) < pieces:
-                spins += 1
-                if _PATIENT and spins > _SPINS:
-                    _yield()
+                piece = take(counters, e, thread, threads, pieces)
+            meet(counters, e, threads, pieces, done)
 
 
 run = shared(_run, **FAST)
