@@ -28,6 +28,7 @@ import numpy as np
 from numba import prange
 
 from lexloom.compute import kernel
+from lexloom.nn.meeting import LINE, meet, take
 from lexloom.vectors.draws import bits_at, key_at
 from lexloom.vectors.lanes import fetch, fma, further, load, pointer, spread, store, table
 from lexloom.vectors.windows import INLINE, NEGATIVE, PLAIN, How, ask_for, draw_contexts, draw_word, kept_words
@@ -231,7 +232,7 @@ def learn(ids, begin, end, rate, fall, how, draws, tree, tables, kept, room):  #
 
 @kernel(**PLAIN)
 def find_slopes(begin, start, size, rate, fall, how, at, found, thread, threads):  # type: ignore[no-untyped-def]
-    """A thread's share of the windows that are taken together: drawn, and their slopes found."""
+    """A share of the windows that are taken together: drawn, and their slopes found."""
     draws, tree, x, y, subwords, kept, room = at
     for b in range(size * thread // threads, size * (thread + 1) // threads):
         r, p = draw(kept, start + b, how, draws, tree, subwords, room, b)
@@ -242,13 +243,16 @@ def find_slopes(begin, start, size, rate, fall, how, at, found, thread, threads)
 
 
 @kernel(**PLAIN)
-def make_updates(size, how, at, found, thread, threads):  # type: ignore[no-untyped-def]
-    """What the windows that are taken together change in a thread's share of the columns."""
+def make_updates(size, how, at, found, sums, thread, threads):  # type: ignore[no-untyped-def]
+    """What the windows that are taken together change in a share of the columns. With the first share goes the sum of their losses."""
     _, _, x, y, _, _, room = at
     blocks = how[3] >> 4
     first, last = 16 * (blocks * thread // threads), 16 * (blocks * (thread + 1) // threads)
     for b in range(size):
         if found[b, 2] > 0:
+            if thread == 0:
+                sums[0] += found[b, 0]
+                sums[1] += found[b, 2]
             update(how, x, y, room, np.int64(found[b, 1]), np.int64(found[b, 2]), b, first, last)
 
 
@@ -260,18 +264,27 @@ def learn_together(ids, begin, end, rate, fall, how, draws, tree, tables, kept, 
         found: (B, 3), for the loss, R and P of each window.
     """
     n, batch = kept_words(ids, begin, end, draws[0], draws[1], kept), found.shape[0]
-    loss, predictions = 0.0, 0  # type: float, int
-    for start in range(0, n, batch):
-        size = min(batch, n - start)
-        for thread in prange(threads):
-            find_slopes(begin, start, size, rate, fall, how, pointers(draws, tree, tables, kept, room), found, thread, threads)
-        for thread in prange(threads):
-            make_updates(size, how, pointers(draws, tree, tables, kept, room), found, thread, threads)
-        for b in range(size):
-            if found[b, 2] > 0:
-                loss += found[b, 0]
-                predictions += int(found[b, 2])
-    return loss, predictions
+    batches = -(-n // batch)
+    counters, sums = np.zeros((2 * batches, (threads + 1) * LINE), np.int64), np.zeros((batches, 2))
+    for number in prange(threads):
+        thread, at = np.int64(number), pointers(draws, tree, tables, kept, room)
+        for phase in range(2 * batches):
+            start, done = phase // 2 * batch, 0
+            size = min(batch, n - start)
+            piece = take(counters, phase, thread, threads, threads)
+            while piece >= 0:
+                if phase & 1:
+                    make_updates(size, how, at, found, sums[phase // 2], piece, threads)
+                else:
+                    find_slopes(begin, start, size, rate, fall, how, at, found, piece, threads)
+                done += 1
+                piece = take(counters, phase, thread, threads, threads)
+            meet(counters, phase, threads, threads, done)
+    loss, predictions = 0.0, 0.0
+    for b in range(batches):
+        loss += sums[b, 0]
+        predictions += sums[b, 1]
+    return loss, int(predictions)
 
 
 def sizes(window: int, negatives: int, longest: int, width: int, rows: int, *, mean: bool) -> How:

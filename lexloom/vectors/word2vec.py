@@ -24,6 +24,7 @@ import numpy as np
 from numba import prange
 
 from lexloom.compute import kernel
+from lexloom.nn.meeting import LINE, meet, take
 from lexloom.vectors.lanes import (
     absolute,
     fetch,
@@ -293,7 +294,7 @@ def learn(ids, begin, end, rate, fall, how, draws, tree, tables, kept, room):  #
 
 @kernel(**PLAIN)
 def find_slopes(begin, start, size, rate, fall, how, at, found, thread, threads):  # type: ignore[no-untyped-def]
-    """A thread's share of the windows that are taken together: drawn, and their slopes found."""
+    """A share of the windows that are taken together: drawn, and their slopes found."""
     draws, tree, tables, kept, room = at
     first, last, group = size * thread // threads, size * (thread + 1) // threads, -1
     for b in range(first, last):
@@ -309,13 +310,16 @@ def find_slopes(begin, start, size, rate, fall, how, at, found, thread, threads)
 
 
 @kernel(**PLAIN)
-def make_updates(size, how, at, found, thread, threads):  # type: ignore[no-untyped-def]
-    """What the windows that are taken together change in a thread's share of the columns."""
+def make_updates(size, how, at, found, sums, thread, threads):  # type: ignore[no-untyped-def]
+    """What the windows that are taken together change in a share of the columns. With the first share goes the sum of their losses."""
     _, _, tables, _, room = at
     blocks = how[3] >> 4
     first, last = 16 * (blocks * thread // threads), 16 * (blocks * (thread + 1) // threads)
     for b in range(size):
         if found[b, 1] > 0:
+            if thread == 0:
+                sums[0] += found[b, 0]
+                sums[1] += 1 if how[2] else found[b, 1]
             update(how, tables, room, np.int64(found[b, 1]), np.int64(found[b, 2]), b, first, last, thread)
 
 
@@ -330,15 +334,24 @@ def learn_together(ids, begin, end, rate, fall, how, draws, tree, tables, kept, 
         found: (B, 3), for the loss, M and K of each window.
     """
     n, batch = kept_words(ids, begin, end, draws[0], draws[1], kept), found.shape[0]
-    loss, predictions = 0.0, 0  # type: float, int
-    for start in range(0, n, batch):
-        size = min(batch, n - start)
-        for thread in prange(threads):
-            find_slopes(begin, start, size, rate, fall, how, pointers(draws, tree, tables, kept, room), found, thread, threads)
-        for thread in prange(threads):
-            make_updates(size, how, pointers(draws, tree, tables, kept, room), found, thread, threads)
-        for b in range(size):
-            if found[b, 1] > 0:
-                loss += found[b, 0]
-                predictions += 1 if how[2] else int(found[b, 1])
-    return loss, predictions
+    batches = -(-n // batch)
+    counters, sums = np.zeros((2 * batches, (threads + 1) * LINE), np.int64), np.zeros((batches, 2))
+    for number in prange(threads):
+        thread, at = np.int64(number), pointers(draws, tree, tables, kept, room)
+        for phase in range(2 * batches):
+            start, done = phase // 2 * batch, 0
+            size = min(batch, n - start)
+            piece = take(counters, phase, thread, threads, threads)
+            while piece >= 0:
+                if phase & 1:
+                    make_updates(size, how, at, found, sums[phase // 2], piece, threads)
+                else:
+                    find_slopes(begin, start, size, rate, fall, how, at, found, piece, threads)
+                done += 1
+                piece = take(counters, phase, thread, threads, threads)
+            meet(counters, phase, threads, threads, done)
+    loss, predictions = 0.0, 0.0
+    for b in range(batches):
+        loss += sums[b, 0]
+        predictions += sums[b, 1]
+    return loss, int(predictions)
