@@ -50,6 +50,7 @@ class Ours:
         lengths = [len(row["input_ids"]) for row in encoded]
         plan = BucketPlan(lengths, edges=length_edges(lengths), batch_rows=ROWS, seed=1)
         self.source = LabelledSource(encoded, task, plan, epochs=1, seed=1, micro_tokens=4096)
+        self.source.padded = self.chosen.compile
         masters = {name: p.detach().clone() for name, p in bundle.network.named_parameters()}
         bundle.network.to(self.chosen.torch_dtype)
         self.step, self.task, self.done, self.epoch = prepared(Step(bundle.network, task), self.chosen), task, 0, plan.batches_per_epoch

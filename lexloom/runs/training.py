@@ -33,6 +33,7 @@ from lexloom.train.loop import NotFinite, Source, StepInfo, fit
 from lexloom.train.parallel import ALONE, World
 from lexloom.train.saving import Saver
 from lexloom.train.settings import TrainConfig
+from lexloom.train.source import LabelledSource
 from lexloom.train.step import Step
 from lexloom.train.whole import Held, held
 
@@ -71,6 +72,8 @@ class Training:
         self.folder, self.network, self.objective, self.source = folder, network, objective, source
         self.config, self.console, self.validate, self.title = config, console, validate, title
         self.compute = self._on_device(self._compute())
+        if isinstance(source, LabelledSource):
+            source.padded = self.compute.compile
         if world.first:
             world.wait()  # the others read what was chosen here
         self.held = self._held(trainable)

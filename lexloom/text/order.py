@@ -14,6 +14,8 @@ from lexloom.errors import ConfigError, DataError
 
 Ids = npt.NDArray[np.int64]
 MOST_EDGES = 6
+SORTED = 8
+"""Batches of a bucket whose rows are dealt out by their length, so that rows of a batch are of one length or nearly so."""
 
 
 class Order:
@@ -54,11 +56,13 @@ class PlannedBatch:
     Attributes:
         rows: at most `size` ids, int64; what is missing is padding that counts 0.
         size: B. length: T. Both the same for all batches of a bucket.
+        longest: tokens of the longest of these rows.
     """
 
     rows: Ids
     size: int
     length: int
+    longest: int
 
 
 class BucketPlan:
@@ -86,7 +90,7 @@ class BucketPlan:
     ) -> None:
         sizes, shapes = np.asarray(lengths, dtype=np.int64), np.asarray(edges, dtype=np.int64)
         _check(sizes, shapes, batch_tokens, batch_rows)
-        self.seed, self.edges = seed, shapes.tolist()
+        self.seed, self.edges, self.lengths = seed, shapes.tolist(), sizes
         self.sizes = [batch_rows or max(1, int(batch_tokens or 0) // edge) for edge in self.edges]
         bucket = np.searchsorted(shapes, sizes, side="left")
         order = np.argsort(bucket, kind="stable")
@@ -113,9 +117,11 @@ class BucketPlan:
         while at >= self.batches[bucket]:
             at, bucket = at - self.batches[bucket], bucket + 1
         members, size = self.members[bucket], self.sizes[bucket]
-        within = np.arange(at * size, min((at + 1) * size, len(members)), dtype=np.int64)
+        first = at // SORTED * SORTED
+        within = np.arange(first * size, min((first + SORTED) * size, len(members)), dtype=np.int64)
         rows = members[keys.permute(within, len(members), keys.key(self.seed, "bucket", epoch, bucket))]
-        return PlannedBatch(rows, size, self.edges[bucket])
+        rows = rows[np.argsort(self.lengths[rows], kind="stable")][(at - first) * size : (at - first + 1) * size]
+        return PlannedBatch(rows, size, self.edges[bucket], int(self.lengths[rows].max()))
 
     def step(self, step: int) -> tuple[int, PlannedBatch]:
         """Epoch and batch of a step, epochs following each other."""

@@ -124,10 +124,14 @@ class LabelledSource:
         rows: as a task's `encode` gives them.
         batch_rows: rows a step; a step's rows are of one length bucket.
         epochs: may be broken, 2.5.
+
+    Attributes:
+        padded: whether batches are as long as their bucket, for steps that are compiled for few shapes; else as their longest row.
     """
 
     def __init__(self, rows: Sequence[Row], objective: Objective, plan: BucketPlan, *, epochs: float, seed: int, micro_tokens: int) -> None:
         self.rows, self.objective, self.plan, self.seed, self.micro_tokens, self.cut = rows, objective, plan, seed, micro_tokens, 1
+        self.padded = True
         self.steps = max(1, round(epochs * plan.batches_per_epoch))
 
     @property
@@ -157,9 +161,9 @@ class LabelledSource:
         epoch, place = divmod(step, self.plan.batches_per_epoch)
         planned = self.plan.batch(epoch, place)
         micro = smallest(self._micro(planned.size, planned.length), planned.size, parts)
-        row_keys = keys.key(self.seed, "row", epoch, planned.rows)
+        row_keys, length = keys.key(self.seed, "row", epoch, planned.rows), planned.length if self.padded else planned.longest
         return [
-            self._batch(planned.rows[a : a + micro], row_keys[a : a + micro], planned.length, micro)
+            self._batch(planned.rows[a : a + micro], row_keys[a : a + micro], length, micro)
             for a in range(0, evened(len(planned.rows), micro, parts), micro)[part::parts]
         ]
 

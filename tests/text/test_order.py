@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexloom.errors import ConfigError, DataError
-from lexloom.text.order import BucketPlan, Order
+from lexloom.text.order import BucketPlan, Order, PlannedBatch
 
 
 def test_every_row_once_an_epoch_over_a_million_rows_with_ten_interruptions() -> None:
@@ -80,6 +80,20 @@ def test_buckets_give_every_row_once_an_epoch_in_few_shapes() -> None:
 def test_batches_of_so_many_rows_are_all_of_that_size() -> None:
     plan = BucketPlan(LENGTHS, edges=EDGES, batch_rows=32, seed=5)
     assert {plan.batch(0, place).size for place in range(plan.batches_per_epoch)} == {32}
+
+
+def test_rows_of_a_batch_are_about_as_long_as_each_other_and_drawn_anew_every_epoch() -> None:
+    plan = BucketPlan(LENGTHS, edges=EDGES, batch_rows=8, seed=5)
+    batches = [plan.batch(epoch, place) for epoch in range(2) for place in range(plan.batches_per_epoch)]
+    assert all(batch.longest == LENGTHS[batch.rows].max() for batch in batches)
+    places, tokens = sum(batch.longest * len(batch.rows) for batch in batches), 2 * int(LENGTHS.sum())
+    assert 1 - tokens / places < 0.06 < 0.2 < plan.padding
+    first, second = ({row: set(batch.rows.tolist()) for batch in half for row in batch.rows.tolist()} for half in halves(batches))
+    assert np.mean([len(first[row] & second[row]) for row in first]) < 2  # of 8, itself counted
+
+
+def halves(batches: list[PlannedBatch]) -> tuple[list[PlannedBatch], list[PlannedBatch]]:
+    return batches[: len(batches) // 2], batches[len(batches) // 2 :]
 
 
 def test_the_order_of_batches_and_rows_changes_with_epoch_and_seed_alone() -> None:
