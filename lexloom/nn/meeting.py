@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from numba import types  # type: ignore[attr-defined]
+from numba import types
 from numba.core import cgutils
 
 from lexloom.compute import kernel
