@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import platform
@@ -21,6 +22,8 @@ from lexloom.config import Config
 from lexloom.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
+"""Instruction sets that multiply bfloat16. Where there is none, it is slower than float32."""
 INT8 = "int8"  # weights alone, and for answers alone
 _KEEP = ((-4, 0), (-1, -1), (-2, 64 << 20))
 """M_MMAP_MAX: no block has pages of its own. M_TRIM_THRESHOLD: what is free at the end stays. M_TOP_PAD: grow by 64 MB (malloc.h)."""
@@ -219,9 +222,11 @@ def _dtype(device: str) -> tuple[Literal["float32", "bfloat16"], str]:
     if device.startswith("cuda"):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bfloat16", "the GPU computes it natively") if native else ("float32", "this GPU has no native bfloat16")
-    if "amx_bf16" in cpu_flags():
-        return "bfloat16", "the CPU has AMX"
-    return "float32", "the CPU has no AMX, where bfloat16 is slower"
+    found = cpu_flags()
+    for flag, name in BF16_FLAGS.items():
+        if flag in found:
+            return "bfloat16", f"the CPU multiplies it ({name})"
+    return "float32", "the CPU does not multiply bfloat16"
 
 
 def _compile(device: str, steps: int, work: float | None) -> tuple[bool, str]:
@@ -234,16 +239,24 @@ def _compile(device: str, steps: int, work: float | None) -> tuple[bool, str]:
     return True, f"{steps} steps earn it back"
 
 
+def onednn_pays() -> bool:
+    """Whether oneDNN multiplies float32 matrices faster than MKL, which uses no AVX-512 on a CPU that is not Intel's (docs/log.md)."""
+    return _cpu("vendor_id") == "AuthenticAMD" and "avx512f" in cpu_flags() and torch.backends.mkldnn.is_available()
+
+
 def cpu_flags() -> frozenset[str]:
     """Instruction sets of the CPU, as Linux names them; empty elsewhere."""
+    return frozenset(_cpu("flags").split())
+
+
+@functools.cache
+def _cpu(what: str) -> str:
+    """What Linux says of the first CPU; empty elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("flags"):
-                    return frozenset(line.split(":", 1)[1].split())
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith(what)), "")
     except OSError:
-        pass
-    return frozenset()
+        return ""
 
 
 def environment() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ import lexloom
 from lexloom import compute, files
 from lexloom.errors import ConfigError, FormatError, LexloomError, WeightsError, unknown
 from lexloom.hub import card, features, weights
+from lexloom.hub.answering import answering
 from lexloom.hub.features import Features
 from lexloom.hub.pooling import Pooling
 from lexloom.models.base import ARCHITECTURES, Architecture, Network, Output
@@ -63,7 +63,7 @@ class Bundle:
     generation: dict[str, Any] | None = None
     loaded: weights.Loaded = field(default_factory=weights.Loaded)
     dtype: str = "float32"
-    _low: Network | None = field(default=None, init=False, repr=False, compare=False)  # the network in its dtype, where that is another
+    _low: Network | None = field(default=None, init=False, repr=False, compare=False)  # the network as it answers
 
     @property
     def model(self) -> Network:
@@ -283,16 +283,9 @@ class Bundle:
         return self
 
     def _answering(self) -> Network:
-        """The network in the dtype that it answers in. Heads stay fp32: they are small, and close calls between labels are theirs."""
-        if self.dtype == "float32":
-            return self.network
-        if self._low is None and self.dtype == compute.INT8:
-            from lexloom.nn.quantized import quantized  # brings a compiler
-
-            self._low = quantized(self.network)
+        """The network as it answers: in its dtype, with the products that are fastest here."""
         if self._low is None:
-            backbone = copy.deepcopy(self.network.backbone).to(compute.DTYPES[self.dtype])
-            self._low = Network(backbone, dict(self.network.heads.items()), self.network.labels)
+            self._low = answering(self.network, self.dtype)
         return self._low
 
     def with_task(self, task: Task, *, seed: int) -> tuple[Bundle, list[str]]:

@@ -15,6 +15,7 @@ from lexloom.batch import padded
 from lexloom.errors import ConfigError, DataError
 from lexloom.models.base import Network
 from lexloom.nn.cache import Cache, SourceCache
+from lexloom.nn.linears import with_linears
 
 ROLE, SOURCE_ROLE = "causal-lm", "seq-to-seq"
 WRITING = frozenset({ROLE, SOURCE_ROLE})
@@ -134,7 +135,7 @@ def lean(network: Network) -> Network:
     first = next(network.parameters())
     if first.device.type != "cpu" or first.dtype != torch.float32 or sum(p.numel() for p in network.parameters()) < LEAN_FROM:
         return network
-    from lexloom.nn.few_rows import FewRowsLinear, with_linears  # brings a compiler, which small networks can do without
+    from lexloom.nn.few_rows import FewRowsLinear  # brings a compiler, which small networks can do without
 
     return with_linears(network, FewRowsLinear)
 

@@ -8,10 +8,6 @@ Letters: B rows, D in, N out.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from typing import TypeVar
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,12 +16,9 @@ from numba import prange
 from torch import Tensor, nn
 
 from lexloom.compute import kernel, shared
-from lexloom.nn.encoder_decoder import TargetHead
-from lexloom.nn.next_token import NextTokenHead
 from lexloom.nn.tile import EIGHT, FAST, FOUR, ONE, tile_put
 
 Floats = npt.NDArray[np.float32]
-N = TypeVar("N", bound=nn.Module)
 MOST = 16  # rows; with more a product computes longer than it reads
 WIDE = 1 << 16  # weights from which it is worth waking threads
 BLOCK = 48  # weight rows that a thread takes at once, or a multiple; whole tiles of all kinds
@@ -103,20 +96,3 @@ class FewRowsLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return product(x, self.arrays) if few(x) else F.linear(x, self.weight, self.bias)
-
-
-def with_linears(network: N, make: Callable[[Tensor, Tensor | None], nn.Module]) -> N:
-    """A copy of a network for inference in which other modules stand where linear layers and heads of the next token do.
-
-    All other weights are the network's own, in the same memory.
-
-    Args:
-        make: of a layer's weight (N, D) and bias.
-    """
-    shared_tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    found = copy.deepcopy(network, dict(shared_tensors))
-    for parent in list(found.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear | NextTokenHead | TargetHead):
-                setattr(parent, name, make(child.weight, getattr(child, "bias", None)))
-    return found

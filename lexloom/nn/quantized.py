@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexloom.nn import packed
-from lexloom.nn.few_rows import Floats, N, with_linears
+from lexloom.nn.few_rows import Floats
+from lexloom.nn.linears import N, with_linears
 from lexloom.nn.tile import LANES
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from lexloom import keys
 from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.models.decoder import WRITING, CausalDecoder, SourceDecoder, lean
-from lexloom.nn.few_rows import MOST, FewRowsLinear, few, with_linears
+from lexloom.nn.few_rows import MOST, FewRowsLinear, few
+from lexloom.nn.linears import with_linears
 from lexloom.nn.quantized import QuantizedLinear, quantize, quantized
 
 

@@ -12,8 +12,9 @@ from lexloom.errors import LexloomError
 from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.models.decoder import FEW_ROWS, CausalDecoder
 from lexloom.nn import few_rows
-from lexloom.nn.few_rows import FewRowsLinear, with_linears
+from lexloom.nn.few_rows import FewRowsLinear
 from lexloom.nn.fused import FusedStep
+from lexloom.nn.linears import with_linears
 from lexloom.nn.quantized import quantized
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

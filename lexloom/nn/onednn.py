@@ -1,0 +1,31 @@
+"""Linear layers in float32 through oneDNN, for answers on a CPU where that is faster than what PyTorch takes by itself.
+
+PyTorch multiplies float32 matrices with MKL, which stays at vectors of 256 bits on processors that are not Intel's (docs/log.md).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lexloom.nn.linears import N, with_linears
+
+
+class OneDnnLinear(nn.Linear):
+    """A linear layer that shares its weights with another, for inference. (…, D) float32 -> (…, N); with gradients as ever."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.dtype != torch.float32 or not x.numel():
+            return F.linear(x, self.weight, self.bias)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return product
+
+
+def through_onednn(network: N) -> N:
+    """A copy of a network with the same weights whose linear layers multiply through oneDNN."""
+    return with_linears(network, OneDnnLinear)
