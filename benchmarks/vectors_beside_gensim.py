@@ -29,7 +29,7 @@ from lexloom.vectors.sentences import SourceSentences, WordsConfig
 from lexloom.vectors.training import Word2Vec, Word2VecConfig
 from lexloom.vectors.vocabulary import VocabularyConfig
 
-SETTINGS = {"window": 5, "negatives": 5, "sample": 1e-3}
+SETTINGS = {"window": 5, "negatives": 5, "sample": 1e-3, "learning_rate": 0.025}
 SCRATCH = Path("runs/bench/vectors")
 MIN_COUNT, RESTRICTED = 5, 30_000
 

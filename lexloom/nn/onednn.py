@@ -5,6 +5,8 @@ PyTorch multiplies float32 matrices with MKL, which stays at vectors of 256 bits
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ class OneDnnLinear(nn.Linear):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias = cast(nn.Parameter, weight), cast(nn.Parameter, bias)  # None stays None
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.dtype != torch.float32 or not x.numel():

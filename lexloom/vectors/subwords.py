@@ -70,7 +70,7 @@ class FastText(TextState):
         for name, numbers, at in (("words", np.arange(size), 0), ("n-grams", self.held, size)):
             for start in range(0, len(numbers), BLOCK):
                 some = numbers[start : start + BLOCK]
-                self.inner[at + start : at + start + len(some), : config.dim] = self.begun(some, name, config.dim / 2)
+                self.inner[at + start : at + start + len(some), : config.dim] = self.begun(some, name)
 
     @property
     def vectors(self) -> WordVectors:

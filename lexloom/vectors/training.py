@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lexloom import keys
 from lexloom.config import Config, Count
@@ -69,6 +69,14 @@ class Word2VecConfig(TextConfig):
 
     kind: Literal["skipgram", "cbow"] = "skipgram"
     """Predict the context from the word, or the word from the mean of its context."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate(cls, values: Any) -> Any:
+        """CBOW begins at 0.05, as in word2vec.c: it has one prediction where skip-gram has one for each word of the context."""
+        if isinstance(values, dict) and values.get("kind") == "cbow":
+            return {"learning_rate": 0.05, **values}
+        return values
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,9 @@ class TextState:
         """How many windows may be learned together, for the memory that they take."""
         return TOGETHER
 
-    def begun(self, numbers: npt.NDArray[np.integer[Any]], name: str, per: float) -> Doubles:
-        """Vectors drawn for some numbers, evenly from -1 / (2 per) to 1 / (2 per), (n, D)."""
-        return (keys.uniform(keys.key(self.seed, self.NAME, name, numbers), self.config.dim) - 0.5) / per
+    def begun(self, numbers: npt.NDArray[np.integer[Any]], name: str) -> Doubles:
+        """Vectors drawn for some numbers, evenly from -1 / D to 1 / D, (n, D); as fastText and gensim begin, word2vec.c at half of it."""
+        return (2 * keys.uniform(keys.key(self.seed, self.NAME, name, numbers), self.config.dim) - 1) / self.config.dim
 
     def check_grown(self, vocabulary: Vocabulary, config: Any) -> None:
         """Looks whether these vectors can go on with further words and other settings.
@@ -216,7 +224,7 @@ class Word2Vec(TextState):
         self.inner = table(len(vocabulary), config.dim)
         for start in range(0, len(vocabulary), BLOCK):
             rows = np.arange(start, min(len(vocabulary), start + BLOCK))
-            self.inner[rows, : config.dim] = self.begun(rows, "start", config.dim)  # as word2vec.c begins
+            self.inner[rows, : config.dim] = self.begun(rows, "start")
 
     @property
     def vectors(self) -> WordVectors:
