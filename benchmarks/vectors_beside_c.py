@@ -102,7 +102,9 @@ class Counting:
         self.text, self.workers = IdText.open(text), workers
 
     def steps(self, n: int) -> float:
-        """Seconds of `n` times."""
+        """Seconds of `n` times, with all that the other side left for the disk written first: we wait for what we write, they do not."""
+        files.remove(SCRATCH / "pairs")
+        os.sync()
         began = time.perf_counter()
         for _ in range(n):
             files.remove(SCRATCH / "pairs")
@@ -145,6 +147,7 @@ def beside_glove(options: argparse.Namespace, text: Path, ids: Path, total: int)
 
     def theirs() -> float:
         window = ["-vocab-file", vocabulary, "-window-size", str(GLOVE_WINDOW), "-overflow-file", SCRATCH / "glove-overflow"]
+        os.sync()
         first = seconds(build / "cooccur", *room, *window, stdin=text, stdout=counted)
         return first + seconds(build / "shuffle", *room, "-temp-file", SCRATCH / "glove-shuffle", stdin=counted, stdout=mixed)
 

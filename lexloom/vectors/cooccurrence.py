@@ -42,6 +42,8 @@ PAIR = np.dtype([("a", "<i4"), ("b", "<i4"), ("x", "<f8")])
 LEAST_MEMORY = 1 << 20
 FULL = 0.7
 """Share of the hash table that is filled before it is written."""
+FIRST = 1 << 20
+"""Places of the hash table at first."""
 PIECE = 1 << 18
 """Ids that a worker takes at once."""
 _PAIRS, _WORDS, _ABOUT = "pairs.bin", "vocabulary.json", "pairs.json"
@@ -161,26 +163,43 @@ class _Spill:
 
 
 class _Counter:
-    """What a worker counts in: half of its memory for cells, half for the hash table, of no more than so many pairs."""
+    """What a worker counts in: at most half of its memory for cells, the rest for the hash table, which grows with what is found.
+
+    Memory that a process has not had yet is dear, and a table that is no larger than it need be is near: neither is taken for more than
+    the pairs that the worker will see.
+    """
 
     def __init__(self, spill: _Spill, words: int, memory: int, pairs: int) -> None:
-        most = _most(words, memory // 2 // _CELL)
+        most = _most(words, min(memory // 2 // _CELL, pairs))
         rows = min(words, math.isqrt(most))
         ends = np.minimum(words, most // np.arange(1, rows + 1))
         starts = np.concatenate([[0], np.cumsum(ends - np.arange(rows))])
         self.shape = (starts[:-1] - np.arange(rows), ends)  # a cell stands at starts[a] + b
         self.cells = np.zeros(int(starts[-1]), dtype=np.uint64)
         left = memory - self.cells.nbytes - 2 * rows * _CELL - memory // 16  # a block is sorted outside, too
-        self.slots = np.full((min(left // _ENTRY, int(pairs / FULL) + 1, (1 << 32) - 1), 2), _EMPTY)
+        self.most = min(left // _ENTRY, int(pairs / FULL) + 1, (1 << 32) - 1)
         self.spill, self.used = spill, 0
+        self.slots = _slots(min(self.most, FIRST))
 
     def add(self, ids: npt.NDArray[np.int32], begin: int, end: int, weights: Units) -> None:
         """The pairs of the places from `begin` on with those before them."""
-        room = int(FULL * len(self.slots))
         while begin < end:
+            room = int(FULL * len(self.slots))
             begin, self.used = count(ids, begin, end, weights, *self.shape, self.cells, self.slots, self.used, room)
             if begin < end:
-                self.flush()
+                self.make_room()
+
+    def make_room(self) -> None:
+        """A hash table of twice the size beside this one, if both may be held; else an empty one of the greatest size."""
+        if 3 * len(self.slots) <= self.most:
+            larger = _slots(2 * len(self.slots))
+            move(self.slots, larger)
+            self.slots = larger
+            return
+        self.flush()
+        if len(self.slots) < self.most:
+            self.slots = _slots(0)  # the old one is given back first
+            self.slots = _slots(self.most)
 
     def flush(self) -> None:
         """Writes the hash table and empties it."""
@@ -194,6 +213,10 @@ class _Counter:
         while place[0] < len(self.shape[1]):
             place = drain(self.cells, *self.shape, *place, self.slots)
             self.flush()
+
+
+def _slots(size: int) -> Units:
+    return np.full((size, 2), _EMPTY)
 
 
 def _firsts() -> npt.NDArray[np.int64]:
@@ -212,13 +235,33 @@ def _most(words: int, cells: int) -> int:
     return low
 
 
+@kernel(error_model="numpy", inline="always")
+def find(slots, key):  # type: ignore[no-untyped-def]
+    """Where a key stands in a hash table, or belongs."""
+    mixed = key * _GOLDEN
+    mixed = (mixed ^ (mixed >> _32)) * _GOLDEN
+    at = np.int64(((mixed >> _32) * np.uint64(len(slots))) >> _32)
+    while slots[at, 0] != key and slots[at, 0] != _EMPTY:
+        at = np.int64(at + 1 if at + 1 < len(slots) else 0)
+    return at
+
+
+@kernel(error_model="numpy")
+def move(slots, larger):  # type: ignore[no-untyped-def]
+    """Puts what a hash table holds into a larger one that is empty."""
+    for at in range(len(slots)):
+        if slots[at, 0] != _EMPTY:
+            to = find(larger, slots[at, 0])
+            larger[to, 0], larger[to, 1] = slots[at, 0], slots[at, 1]
+
+
 @kernel(error_model="numpy")
 def count(ids, begin, end, weights, starts, ends, cells, slots, used, room):  # type: ignore[no-untyped-def]
     """Adds the pairs of ids[begin:end] with the words before them until the hash table might be full.
 
     Returns: the place to go on from, and how many places of the hash table are taken.
     """
-    window, rows, size = len(weights) - 1, len(ends), np.uint64(len(slots))
+    window, rows = len(weights) - 1, len(ends)
     for place in range(begin, end):
         if used + window > room:
             return place, used
@@ -236,11 +279,7 @@ def count(ids, begin, end, weights, starts, ends, cells, slots, used, room):  # 
                 cells[starts[low] + high] += weight
                 continue
             key = (np.uint64(low) << _32) | np.uint64(high)
-            mixed = key * _GOLDEN
-            mixed = (mixed ^ (mixed >> _32)) * _GOLDEN
-            at = np.int64(((mixed >> _32) * size) >> _32)
-            while slots[at, 0] != key and slots[at, 0] != _EMPTY:
-                at = np.int64(at + 1 if at + 1 < len(slots) else 0)
+            at = find(slots, key)
             if slots[at, 0] == _EMPTY:
                 slots[at, 0], slots[at, 1] = key, weight
                 used += 1
@@ -301,10 +340,11 @@ def drain(cells, starts, ends, row, column, slots):  # type: ignore[no-untyped-d
 def _count(text: IdText, folder: Path, window: int, memory: int, workers: int, report: Callable[[str, int], None] | None) -> list[_Spill]:
     """Counts pieces of the text, each worker with a share of the memory and a file of its own."""
     weights, size = _weights(window), len(text.ids)
+    most = PIECE * math.ceil(size / PIECE / workers) + 1  # ids that a worker takes
     with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
         paths = [folder / f"spill-{number:03d}.bin" for number in range(workers)]
         spills = [_Spill(path, stack.enter_context(files.replacing(path))) for path in paths]
-        counters = [_Counter(spill, len(text.vocabulary), memory // workers, (size + 1) * window) for spill in spills]
+        counters = [_Counter(spill, len(text.vocabulary), memory // workers, most * window) for spill in spills]
         for start in range(0, size, workers * PIECE):
             borders = [min(size, start + number * PIECE) for number in range(workers + 1)]
             list(pool.map(lambda counter, a, b: counter.add(text.ids, a, b, weights), counters, borders[:-1], borders[1:]))
