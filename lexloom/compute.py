@@ -241,7 +241,8 @@ def _compile(device: str, steps: int, work: float | None) -> tuple[bool, str]:
 
 def onednn_pays() -> bool:
     """Whether oneDNN multiplies float32 matrices faster than MKL, which uses no AVX-512 on a CPU that is not Intel's (docs/log.md)."""
-    return _cpu("vendor_id") == "AuthenticAMD" and "avx512f" in cpu_flags() and torch.backends.mkldnn.is_available()
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and _cpu("vendor_id") == "AuthenticAMD" and "avx512f" in cpu_flags()
 
 
 def cpu_flags() -> frozenset[str]:
