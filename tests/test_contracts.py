@@ -15,6 +15,7 @@ from lexloom import keys
 from lexloom.batch import Batch, padded
 from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.hub import weights
+from lexloom.hub.answering import answering
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import ARCHITECTURES, Architecture, Network
 from lexloom.nn.dropout import Dropout
@@ -446,7 +447,7 @@ def test_a_task_survives_the_bundle(task: Task, tokenizer: Tokenizer, tmp_path: 
 
 def predict_long(bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     assert bundle.task is not None
-    return bundle.task.predict(bundle.network, bundle.tokenizer, rows, max_length=bundle.max_length)
+    return bundle.task.predict(answering(bundle.network, bundle.dtype), bundle.tokenizer, rows, max_length=bundle.max_length)
 
 
 @pytest.mark.parametrize("name", sorted(set(TASKS.names()) - set(TRAINED)))

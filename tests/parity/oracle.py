@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MKL_CBWR"] = "AVX2,STRICT"  # else last bits depend on where weights lie in memory, on CPUs that are not Intel's
 
 import torch
 from safetensors.torch import load_file, save_file
