@@ -30,7 +30,7 @@ def test_the_product_is_pytorchs(shape: tuple[int, ...], bias: bool) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES.names() if hasattr(ARCHITECTURES.get(name), "TINY")])
-def test_a_network_gives_the_same_states_from_the_same_weights(name: str) -> None:
+def test_a_copy_of_a_network_shares_its_weights_and_has_all_linear_layers_changed(name: str) -> None:
     kind = ARCHITECTURES.get(name)
     network = Network.build(kind, kind.Config.read(dict(kind.TINY)), [], seed=1).eval()
     copy = through_onednn(network)
