@@ -22,7 +22,19 @@ from lexloom.objectives.base import Vocabulary
 from lexloom.runs import labelled, measuring
 from lexloom.runs.components import tasks_for
 from lexloom.runs.evaluation import Evaluation, by_values, show
-from lexloom.runs.scores import FASTTEXT, FINE_TUNED, FROM_SCRATCH, MAJORITY, TFIDF, Comparison, System, compare, confusion, examples
+from lexloom.runs.scores import (
+    FASTTEXT,
+    FINE_TUNED,
+    FROM_SCRATCH,
+    MAJORITY,
+    TFIDF,
+    UNTAUGHT,
+    Comparison,
+    System,
+    compare,
+    confusion,
+    examples,
+)
 from lexloom.tasks import metrics
 from lexloom.tasks.base import Task
 from lexloom.tasks.classification import TextClassification, TextClassificationConfig
@@ -39,6 +51,7 @@ __all__ = [
     "MAJORITY",
     "SIMPLE_BASELINES",
     "TFIDF",
+    "UNTAUGHT",
     "Evaluation",
     "System",
     "compare",
@@ -129,7 +142,7 @@ def evaluate(
     if second is not None:
         systems.append(_other(second, other, task, rows.plain))
     folder = Path(bundle) if isinstance(bundle, str | Path) else None
-    systems += _baselines(first, folder, rows, gold, notes) if task.labels else []
+    systems += _baselines(first, folder, rows, gold, notes) if task.labels else _untaught(task, rows)
     notes += _overlap(folder, rows)
     comparison = compare(gold, systems, task.statistics(), seed=seed, resamples=resamples)
     evaluation = Evaluation(
@@ -144,9 +157,9 @@ def evaluate(
 
         evaluation.groups = by_values(rows.original, by, compared)
     if task.labels:
-        decided = task.decided(answers)
-        evaluation.confusion = confusion(gold, decided, task.labels)
-        evaluation.examples = examples(_shown(rows), gold, answers, seed=seed)
+        evaluation.confusion = confusion(gold, task.decided(answers), task.labels)
+    if task.trained:
+        evaluation.examples = examples(_shown(rows), gold, task.decided(answers), scores=_sure(answers), seed=seed)
     return evaluation
 
 
@@ -169,13 +182,13 @@ def summary(
     systems = [System(name, [task.decided(run) for run in runs], notes.get(name, "")) for name, runs in answers.items()]
     found = compare(gold, systems, task.statistics(), seed=seed)
     first = next(iter(answers.values()))[0]
-    shown, _ = _plain_rows(rows, task.config.columns)
+    shown, decided = _plain_rows(rows, task.config.columns)[0], task.decided(first)
     return {
         "scores": found.scores,
         "differences": found.differences,
         "verdict": found.verdict,
-        "confusion": confusion(gold, task.decided(first), task.labels),
-        "examples": examples(_shown(shown), gold, first, seed=seed),
+        "confusion": confusion(gold, decided, task.labels) if task.labels else None,
+        "examples": examples(_shown(shown), gold, decided, scores=_sure(first), seed=seed),
     }
 
 
@@ -271,6 +284,16 @@ def _plain_rows(placed: Sequence[Any], config: ColumnsConfig) -> tuple[_Rows, li
         named = {"text": texts[i], **({"pair": pairs[i]} if pairs else {}), "label": columns.raw_label(row, i)}
         rows.append(Placed(named, row.file, row.line) if isinstance(row, Placed) else Placed(named, "row", i + 1))
     return _Rows(rows, [plain(row) for row in placed], columns), notes
+
+
+def _untaught(task: Task, rows: _Rows) -> list[System]:
+    answers = task.untaught(rows.placed)
+    return [] if answers is None else [System(UNTAUGHT, [task.decided(answers)])]
+
+
+def _sure(answers: Sequence[Any]) -> list[float | None]:
+    """How sure each answer is, where it says so."""
+    return [float(one["score"]) if isinstance(one, Mapping) and "score" in one else None for one in answers]
 
 
 def _other(bundle: Bundle | SimpleClassifier, name: str, task: Task, rows: Sequence[Mapping[str, Any]]) -> System:

@@ -18,7 +18,7 @@ from lexloom.objectives.base import Vocabulary
 from lexloom.runs import labelled
 from lexloom.runs.components import FineTuning, misfit, settle
 from lexloom.runs.embeddings import Embeddings, vectors_in
-from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, SIMPLE_BASELINES, majority_answers, summary, write_seen
+from lexloom.runs.evaluate import FINE_TUNED, FROM_SCRATCH, MAJORITY, SIMPLE_BASELINES, UNTAUGHT, majority_answers, summary, write_seen
 from lexloom.runs.labelled import Labelled
 from lexloom.runs.origin import visits
 from lexloom.runs.room import Room
@@ -26,7 +26,6 @@ from lexloom.runs.run import Run, Work
 from lexloom.runs.stage import Stage, content, pathless
 from lexloom.runs.trained import Validation, install
 from lexloom.runs.training import Training
-from lexloom.tasks import classification
 from lexloom.tasks.base import length_edges
 from lexloom.tasks.columns import Columns
 from lexloom.text.order import BucketPlan
@@ -117,13 +116,18 @@ class FineTune:
         self.encoded = self.task.encode(data.train, start.tokenizer, max_length=self.max_length, labelled=True)
         for split in (data.validation, data.scored):
             self.task.gold(split)  # labels that training never saw are an error now, not after an hour
+            if not tuning.kind.cuts:  # and so are texts that would be refused
+                self.task.encode(split, start.tokenizer, max_length=self.max_length, labelled=False)
 
     def remarks(self) -> list[str]:
         """What encoding did to the training rows, and what was put aside."""
-        told = classification.summary(self.encoded)
-        lines = [f"{len(self.data.train):,} training rows, {told['tokens']:,} tokens, at most {self.max_length} a row"]
-        if told["cut_texts"]:
-            lines.append(f"{told['cut_texts']:,} texts are longer and are cut; settings.long_texts=windows reads them whole")
+        tokens, texts = sum(map(self.task.length, self.encoded)), {row["row"] for row in self.encoded}
+        lines = [f"{len(self.data.train):,} training rows, {tokens:,} tokens, at most {self.max_length} a row"]
+        if cut := len({row["row"] for row in self.encoded if row["cut"]}):
+            whole = f"; settings.{self.task.whole} reads them whole" if self.task.whole else ""
+            lines.append(f"{cut:,} texts are longer and are cut{whole}")
+        if left := len(self.data.train) - len(texts):
+            lines.append(f"{left:,} rows are longer, or empty, and are left out")
         lines += [self.embeddings.said] if self.embeddings is not None else []
         lines += [f"{name}: {n['total']:,} bad rows were put aside" for name, n in self.data.bad.items() if n.get("total")]
         return lines
@@ -148,7 +152,7 @@ class FineTune:
         if done.is_file() and files.read_manifest(folder / "bundle") is not None:
             return dict(files.read_json(done, kind="result"))
         bundle, new = start.with_task(self.task, seed=seed)
-        if self.train.head_epochs > 0:
+        if self.train.head_epochs > 0 and new:
             self._train(folder / "head", bundle, seed, self.head_config(), only=frozenset(new))
         room = self._train(folder, bundle, seed, self.train)
         validation = room.fit(lambda tokens: self._validate(bundle.network, tokens)).value
@@ -208,7 +212,7 @@ class FineTune:
         return f"{placed.file}:{placed.line}"
 
     def _source(self, config: FinetuneConfig, seed: int) -> LabelledSource:
-        lengths = [len(row["input_ids"]) for row in self.encoded]
+        lengths = [self.task.length(row) for row in self.encoded]
         edges = [min(edge, self.max_length) for edge in length_edges(lengths)]
         plan = BucketPlan(lengths, edges=sorted(set(edges)), batch_rows=config.batch_rows, seed=seed)
         return LabelledSource(self.encoded, self.task, plan, epochs=config.epochs or 1, seed=seed, micro_tokens=config.micro_batch_tokens)
@@ -222,7 +226,9 @@ class FineTune:
         return self.task.predict(network, self.start.tokenizer, rows, max_length=self.max_length, batch_tokens=batch_tokens)
 
     def label_counts(self) -> dict[str, int]:
-        """How many training rows each label has."""
+        """How many training rows each label has; nothing where labels are no classes."""
+        if not self.task.labels:
+            return {}
         names, counts = np.unique(np.asarray(self.task.gold(self.data.train), dtype=object).astype(str), return_counts=True)
         return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
 
@@ -323,7 +329,8 @@ def _baselines(folder: Path, runner: FineTune, names: Sequence[str], seed: int) 
     found: dict[str, list[list[Any]]] = {}
     rows, data = runner.data.scored, runner.data
     if not runner.task.labels:
-        return found
+        untaught = runner.task.untaught(rows)
+        return {} if untaught is None else {UNTAUGHT: [untaught]}
     for name, (kind, place) in SIMPLE_BASELINES.items():
         if place not in names:
             continue

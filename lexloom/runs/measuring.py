@@ -31,7 +31,7 @@ def choose(name: str | None, bundle: Any, rows: Sequence[Placed]) -> type[Measur
     """
     roles = bundle.network.roles if isinstance(bundle, Bundle) else frozenset()
     if name is None:
-        if not roles or (bundle.task is not None and (bundle.task.trained or _labelled(bundle, rows))):
+        if not roles or (bundle.task is not None and (bundle.task.classes or _labelled(bundle, rows))):
             return None
         name = fitting(plain(rows[0]), roles)
         return MEASURES.get(name) if name is not None else None

@@ -11,10 +11,9 @@ from lexloom import keys
 from lexloom.tasks.metrics import RESAMPLES, Bootstrap, Interval, Statistics
 
 FINE_TUNED, FROM_SCRATCH, TFIDF, MAJORITY = "fine-tuned", "from scratch", "TF-IDF + logistic regression", "majority"
-FASTTEXT = "fastText"
-_FIXED = (TFIDF, FASTTEXT, MAJORITY)  # the same at every seed
+FASTTEXT, UNTAUGHT = "fastText", "the text as it is"
 _SHORT = {TFIDF: "TF-IDF", MAJORITY: "always answering the most frequent label", FINE_TUNED: "the fine-tuned model"}
-_SHORT |= {FROM_SCRATCH: "the same network from scratch"}
+_SHORT |= {FROM_SCRATCH: "the same network from scratch", UNTAUGHT: "giving the text back as it is"}
 FEW_ROWS = 100
 MAX_LABELS = 200
 MAX_TEXT = 300
@@ -84,12 +83,12 @@ def verdict(scores: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[s
 
 
 class _Verdict:
-    """The sentences of a verdict. `main` is the system at issue."""
+    """The sentences of a verdict. `main` is the system at issue, `chance` the one that costs nothing."""
 
     def __init__(self, scores: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> None:
         self.main, self.metric = str(scores[0]["model"]), str(scores[0]["metric"])
         self.scores = {str(s["model"]): s for s in scores if s["metric"] == self.metric}
-        self.n = int(scores[0]["n"])
+        self.n, self.chance = int(scores[0]["n"]), MAJORITY if MAJORITY in self.scores else UNTAUGHT
         self.differences = {
             (d["a"], d["b"]): Interval(d["value"], d["low"], d["high"], d["n"]) for d in differences if d["metric"] == self.metric
         }
@@ -105,15 +104,15 @@ class _Verdict:
 
     def choice(self) -> str:
         """The first sentence."""
-        over_words, over_chance = self.difference(self.main, TFIDF), self.difference(self.main, MAJORITY)
-        words_over_chance = self.difference(TFIDF, MAJORITY)
+        over_words, over_chance = self.difference(self.main, TFIDF), self.difference(self.main, self.chance)
+        words_over_chance = self.difference(TFIDF, self.chance)
         useful = over_chance is None or over_chance.low > 0
         if not useful and (words_over_chance is None or words_over_chance.low <= 0):
-            return f"Use none of these: {self._against(self.main, MAJORITY)}."
+            return f"Use none of these: {self._against(self.main, self.chance)}."
         if over_words is None and over_chance is None:
             return f"{_capital(self.main)} has {self._value(self.main)} ({self._interval(self.main)})."
         if over_words is None:
-            return f"Use {_called(self.main)}: {self._against(self.main, MAJORITY, 'it')}."
+            return f"Use {_called(self.main)}: {self._against(self.main, self.chance, 'it')}."
         if over_words.low > 0 and useful:
             return f"Use {_called(self.main)}: {self._against(self.main, TFIDF, 'it')}."
         if over_words.high < 0:
@@ -124,7 +123,7 @@ class _Verdict:
         """What else there is to say: about pre-training, and about other models."""
         told = []
         for name in self.scores:
-            if name in (self.main, TFIDF, MAJORITY):
+            if name in (self.main, TFIDF, self.chance):
                 continue
             if name != FROM_SCRATCH:
                 told.append(f"{_capital(self._against(self.main, name))}.")
@@ -188,19 +187,21 @@ def confusion(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[st
     return {"labels": names, "counts": [[counts[a, b] for b in names] for a in names]}
 
 
-def examples(texts: Sequence[str], gold: Sequence[str], answers: Sequence[Any], *, seed: int, each: int = 4) -> list[dict[str, Any]]:
+def examples(
+    texts: Sequence[str], gold: Sequence[str], decided: Sequence[str], *, scores: Sequence[float | None], seed: int, each: int = 4
+) -> list[dict[str, Any]]:
     """Some rows that were answered wrong and some that were answered right, drawn and not picked; the same ones at every call.
 
     Args:
-        answers: `{"label", "score"}` for each row.
+        decided: what was answered to each row.
+        scores: how sure of it the answers are, where they say so.
     """
     order = keys.shuffled(keys.key(seed, "examples"), len(gold)).tolist()
     found = []
     for right in (False, True):
-        rows = [i for i in order if (gold[i] == answers[i]["label"]) is right][:each]
+        rows = [i for i in order if (gold[i] == decided[i]) is right][:each]
         found += [
-            {"text": _excerpt(texts[i]), "gold": gold[i], "predicted": answers[i]["label"], "score": float(answers[i]["score"])}
-            for i in rows
+            {"text": _excerpt(texts[i]), "gold": _excerpt(gold[i]), "predicted": _excerpt(decided[i]), "score": scores[i]} for i in rows
         ]
     return found
 

@@ -30,7 +30,9 @@ class Task(Objective):
         primary: the metric by which models are compared, higher is better.
         pipeline: the name of the `transformers` pipeline whose answers it copies.
         trained: whether it is fine-tuned; False for tasks that a pre-trained head answers as it is.
-        cuts: whether it cuts a text over the limit; False: it refuses one.
+        classes: whether its labels are classes, which it has to know by name; False where a label may be any text.
+        cuts: whether it cuts a text over the limit; False: it refuses one, unless its settings say otherwise.
+        whole: the setting under which texts over the limit are read whole; empty where there is none.
         plain: whether it is what a folder answers that has a head for its role and does not say its task.
         SAMPLE: a few labelled rows that show its columns; the contract tests run on them.
 
@@ -45,7 +47,9 @@ class Task(Objective):
     primary: ClassVar[str]
     pipeline: ClassVar[str]
     trained: ClassVar[bool] = True
+    classes: ClassVar[bool] = True
     cuts: ClassVar[bool] = True
+    whole: ClassVar[str] = ""
     plain: ClassVar[bool] = False
     SAMPLE: ClassVar[Sequence[Row]] = ()
 
@@ -78,15 +82,19 @@ class Task(Objective):
     def encode(self, rows: Sequence[Any], tokenizer: Any, *, max_length: int, labelled: bool) -> list[dict[str, Any]]:
         """Token rows out of labelled ones: at least `row` (index of the row it came from), `input_ids`, `token_type_ids`.
 
-        A long text may become several token rows (windows) with the same `row`.
+        A long text may become several token rows (windows) with the same `row`; one that nothing can be learned from, none.
 
         Args:
-            labelled: whether rows must carry a known label.
+            labelled: whether rows must carry a known label: they are to be learned from.
 
         Raises:
             DataError: a column is missing, or a label was never seen in training.
         """
         raise NotImplementedError
+
+    def length(self, row: Row) -> int:
+        """Tokens that a batch has to have room for, of one of `encode`'s rows."""
+        return len(row["input_ids"])
 
     def predict(self, network: Network, tokenizer: Any, rows: Sequence[Any], *, max_length: int, batch_tokens: int = 4096) -> list[Any]:
         """One answer a row, in order, shaped like the `transformers` pipeline's of the same name."""
@@ -104,6 +112,10 @@ class Task(Objective):
         """The answers of a model that is always right: `predict`'s shape, and a score of 1."""
         raise NotImplementedError
 
+    def untaught(self, rows: Sequence[Any]) -> list[Any] | None:
+        """Answers that nothing was learned for, to stand beside; None where the most frequent label is what costs nothing."""
+        return None
+
     def decided(self, answers: Sequence[Any]) -> list[Any]:
         """What each answer says, to be held against `gold`."""
         raise NotImplementedError
@@ -120,12 +132,12 @@ def plain_task(roles: Collection[str], vocabulary: Vocabulary, labels: Sequence[
     """The task that a network with heads for these roles answers where nothing says which; None where there is none.
 
     Args:
-        labels: names of its classes; without, a task that is fine-tuned is out of the question.
+        labels: names of its classes; without, a task that needs them is out of the question.
     """
     for name in TASKS.names():
         kind = TASKS.get(name)
-        if kind.plain and kind.role in roles and (labels is not None or not kind.trained):
-            return kind(kind.Config(), vocabulary, labels if kind.trained and labels else ())
+        if kind.plain and kind.role in roles and (labels is not None or not kind.classes):
+            return kind(kind.Config(), vocabulary, labels if kind.classes and labels else ())
     return None
 
 

@@ -55,6 +55,7 @@ class TextClassification(Task):
     primary = "accuracy"
     pipeline = "text-classification"
     plain = True
+    whole = "long_texts=windows"
     problem_type = "single_label_classification"
     SAMPLE: ClassVar[Sequence[Row]] = (
         {"text": "a warm and funny film", "label": "good"},

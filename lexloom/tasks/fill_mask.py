@@ -44,6 +44,7 @@ class FillMask(Task):
     pipeline = "fill-mask"
     plain = True
     trained = False
+    classes = False
     SAMPLE: ClassVar[Sequence[Row]] = (
         {"text": "The capital of France is [MASK].", "label": "paris"},
         {"text": "She opened the [MASK] and went in.", "label": "door"},

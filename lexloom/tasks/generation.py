@@ -21,6 +21,7 @@ from lexloom.objectives.base import Row
 from lexloom.tasks import metrics
 from lexloom.tasks.base import TASKS, Task
 from lexloom.tasks.columns import Columns, ColumnsConfig, place
+from lexloom.tasks.overlap import squeezed
 
 _SPARE = 8  # tokens more than a stop string has bytes: some show nothing, and the first of a piece may show otherwise
 
@@ -79,6 +80,7 @@ class TextGeneration(Task):
     pipeline = "text-generation"
     plain = True
     trained = False
+    classes = False
     cuts = False
     SAMPLE: ClassVar[Sequence[Row]] = (
         {"text": "The capital of France is", "label": " Paris."},
@@ -195,8 +197,3 @@ def exact(gold: Sequence[str], found: Sequence[str]) -> dict[str, float]:
     if not len(gold):
         raise DataError("there are no rows to score")
     return {"accuracy": sum(map(str.__eq__, gold, found)) / len(gold)}
-
-
-def squeezed(text: str) -> str:
-    """Without white space."""
-    return "".join(text.split())

@@ -21,7 +21,8 @@ Unit = Literal["file", "line", "blank-line"]
 class ColumnsConfig(Config):
     """Which column is what. Columns named here must be there; `id` and `title` are also taken where they happen to be."""
 
-    text: str = "text"
+    text: str | list[str] = Field(default="text", min_length=1)
+    """Of several columns each is a document of its own, such as both sides of a translation."""
     id: str | None = None
     title: str | None = None
     group: str | None = None
@@ -31,6 +32,11 @@ class ColumnsConfig(Config):
     keep: list[str] = Field(default_factory=list)
     """Further columns to keep as metadata."""
 
+    @property
+    def texts(self) -> list[str]:
+        """The columns of texts."""
+        return [self.text] if isinstance(self.text, str) else self.text
+
     def metadata(self) -> dict[str, str]:
         """Metadata names -> columns that must be there."""
         named = {name: getattr(self, name) for name in ("title", "group", "date") if getattr(self, name)}
@@ -38,7 +44,7 @@ class ColumnsConfig(Config):
 
     def required(self) -> list[str]:
         """The columns every row must have."""
-        return list(dict.fromkeys([self.text, *([self.id] if self.id else []), *self.metadata().values()]))
+        return list(dict.fromkeys([*self.texts, *([self.id] if self.id else []), *self.metadata().values()]))
 
 
 def read_documents(
@@ -72,7 +78,7 @@ def documents_of(rows: Iterator[Placed], columns: ColumnsConfig, *, bad: Quarant
     named = {"title": "title"} | columns.metadata()
     for placed in rows:
         try:
-            yield _document(placed, columns, named, dated)
+            yield from [_document(placed, column, columns, named, dated) for column in columns.texts]
         except _BadValueError as error:
             bad.add(placed.file, placed.line, str(error))
 
@@ -81,11 +87,11 @@ class _BadValueError(ValueError):
     """What is wrong with a row."""
 
 
-def _document(placed: Placed, columns: ColumnsConfig, named: Mapping[str, str], dated: bool) -> Document:
+def _document(placed: Placed, column: str, columns: ColumnsConfig, named: Mapping[str, str], dated: bool) -> Document:
     row = placed.row
-    text = row.get(columns.text)
+    text = row.get(column)
     if not isinstance(text, str):
-        raise _BadValueError(f"column {columns.text!r} is not text: {_kind(text)}")
+        raise _BadValueError(f"column {column!r} is not text: {_kind(text)}")
     own = row.get(columns.id or "id")
     if columns.id is not None and own in (None, ""):
         raise _BadValueError(f"column {columns.id!r} is empty")
@@ -93,7 +99,8 @@ def _document(placed: Placed, columns: ColumnsConfig, named: Mapping[str, str], 
     metadata = {name: value for name, column in named.items() if (value := _plain(row.get(column), column)) is not None}
     if dated and date_number(metadata.get("date", "")) is None:
         raise _BadValueError(f"column {columns.date!r} is not a date: {metadata.get('date', 'empty')[:40]!r}")
-    return Document(identity or f"{placed.file}:{placed.line}", text, (), placed.file, metadata)
+    several = f"#{column}" if len(columns.texts) > 1 else ""
+    return Document(f"{identity or f'{placed.file}:{placed.line}'}{several}", text, (), placed.file, metadata)
 
 
 def _plain(value: Any, column: str) -> str | None:

@@ -33,6 +33,9 @@ RECIPES = {
     "marian": test_denoising_runs.recipe(*test_denoising_runs.CASES["sentinels"]),
     "muon": tiny.RECIPE.replace("{steps: 60,", "{steps: 60, optimizer: muon,").replace("[masked-lm, next-sentence]", WORDS),
     **{kind: test_new_networks.RECIPE.replace("MODEL", model) for kind, model in test_new_networks.MODELS.items()},
+    "seq-to-seq": test_new_networks.RECIPE.replace("MODEL", "{kind: marian, preset: marian-tiny, d_model: 32}")
+    .replace("text-classification", "text2text-generation")
+    .replace(", characters: 12", ""),
 }
 STEPS = 21
 SMALL = {"steps": STEPS, "save_every": 3, "evaluate_every": 10, "batch_tokens": 256, "micro_batch_tokens": 256}

@@ -89,12 +89,14 @@ def test_confusion_counts_every_row() -> None:
 
 
 def test_examples_are_drawn_and_stay() -> None:
-    gold, answers = ["good", "bad"] * 20, [{"label": "good", "score": 0.75}] * 40
+    gold, answers, scores = ["good", "bad"] * 20, ["good"] * 40, [0.75] * 40
     texts = ["long " * 200 if i % 3 else f"text {i}" for i in range(40)]
-    found = examples(texts, gold, answers, seed=5, each=3)
+    found = examples(texts, gold, answers, scores=scores, seed=5, each=3)
     assert [example["gold"] == example["predicted"] for example in found] == [False] * 3 + [True] * 3
-    assert found == examples(texts, gold, answers, seed=5, each=3) != examples(texts, gold, answers, seed=6, each=3)
+    assert (
+        found
+        == examples(texts, gold, answers, scores=scores, seed=5, each=3)
+        != examples(texts, gold, answers, scores=scores, seed=6, each=3)
+    )
     assert max(len(example["text"]) for example in found) <= 300
-    assert examples(["t"], ["good"], [{"label": "good", "score": 1.0}], seed=1) == [
-        {"text": "t", "gold": "good", "predicted": "good", "score": 1.0}
-    ]
+    assert examples(["t"], ["good"], ["good"], scores=[1.0], seed=1) == [{"text": "t", "gold": "good", "predicted": "good", "score": 1.0}]

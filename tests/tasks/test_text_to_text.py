@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import lexloom
-from lexloom import files
+from lexloom import files, keys
 from lexloom.cli import app
-from lexloom.errors import ConfigError, DataError
+from lexloom.errors import ConfigError, DataError, TokenizerError
 from lexloom.hub.bundle import Bundle
 from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.nn.decoding import GenerationConfig
@@ -196,10 +197,46 @@ def test_an_empty_answer_is_shown_as_one(bundle: Bundle, tmp_path: Path) -> None
     assert (plain.exit_code, plain.stdout.strip()) == (0, "")
 
 
-def test_scores_are_for_the_very_text(words: Tokenizer) -> None:
+PAIRS = [{"text": "eins zwei", "label": "one two"}, {"text": "drei", "label": " three"}]
+
+
+def test_scores_are_of_the_first_answer(words: Tokenizer) -> None:
     task = TextToText(TextToTextConfig(), Vocabulary.of(words))
-    gold = task.gold([{"text": "eins zwei", "label": "one two"}, {"text": "drei", "label": " three"}])
-    assert gold == ["onetwo", "three"]
-    assert task.score(gold, [{"generated_text": " one two\n"}, [{"generated_text": "four"}, {"generated_text": "three"}]]) == {
-        "accuracy": 0.5
-    }
+    gold = task.gold(PAIRS)
+    assert gold == ["one two", "three"]
+    answers: list[Any] = [{"generated_text": " one\ttwo\n"}, [{"generated_text": "four"}, {"generated_text": "three"}]]
+    assert task.score(gold, answers)["accuracy"] == 0.5 and 0.5 < task.score(gold, answers)["chrf"] < 1.0
+    assert task.decided(task.untaught(PAIRS)) == ["eins zwei", "drei"]
+
+
+def test_what_is_learned_from_a_pair(words: Tokenizer) -> None:
+    task = TextToText(TextToTextConfig(label_smoothing=0.1), Vocabulary.of(words))
+    first, second = task.encode(PAIRS, words, max_length=16, labelled=True)
+    assert (
+        words.decode(first["input_ids"].tolist()).strip() == "eins zwei" and words.decode(first["target_ids"].tolist()).strip() == "one two"
+    )
+    assert first["target_ids"].tolist() == words.encode(["one two"])[0]["input_ids"].tolist()
+    assert task.length(first) == max(len(first["input_ids"]), len(first["target_ids"])) and second["row"] == 1
+    assert task.parts == {"seq-to-seq": 1.0, "seq-to-seq unsmoothed": 0.0}
+    batch = task.collate([first, second], keys.key(1, np.arange(2)), length=16, size=3)
+    assert batch.counts["seq-to-seq"] == len(first["target_ids"]) + len(second["target_ids"]) == batch["target_weights"].sum()
+
+
+def test_pairs_that_do_not_fit_are_not_learned_from(words: Tokenizer) -> None:
+    long = "one two three " * 9
+    rows = [*PAIRS, {"text": long, "label": "one"}, {"text": "one", "label": long}, {"text": "", "label": "one"}]
+    task, cut = (TextToText(TextToTextConfig.read(settings), Vocabulary.of(words)) for settings in ({}, {"long_texts": "cut"}))
+    assert [row["row"] for row in task.encode(rows, words, max_length=16, labelled=True)] == [0, 1]
+    found = cut.encode(rows, words, max_length=16, labelled=True)
+    assert [(row["row"], row["cut"], len(row["input_ids"])) for row in found][2:] == [(2, True, 16)]
+    assert len(cut.encode([{"text": long}], words, max_length=16)[0]["input_ids"]) == 16
+    with pytest.raises(DataError, match="there is no pair to learn from"):
+        task.encode(rows[2:], words, max_length=16, labelled=True)
+    with pytest.raises(DataError, match="row 2: this row has no label"):
+        task.encode([PAIRS[0], {"text": "one", "label": ""}], words, max_length=16, labelled=True)
+
+
+def test_without_a_token_that_ends_a_text_nothing_is_learned() -> None:
+    bare = train_tokenizer(TEXTS * 3, TokenizerConfig(kind="byte-bpe", vocab_size=320, template="none"))
+    with pytest.raises(TokenizerError, match="a special token at the end of a text"):
+        TextToText(TextToTextConfig(), Vocabulary.of(bare)).encode(PAIRS, bare, max_length=16, labelled=True)

@@ -136,6 +136,12 @@ def test_columns_are_mapped() -> None:
     assert found == [Document("7", "text", (), "f", {"title": "N", "group": "p1", "date": "2020-01-02", "extra": "1.5"})]
 
 
+def test_several_columns_of_text_are_a_document_each() -> None:
+    found, bad = made([{"de": "Haus", "en": "house", "id": 4}, {"de": "Maus", "en": "mouse"}, {"de": "Laus", "en": 3}], text=["de", "en"])
+    assert [(d.id, d.text) for d in found] == [("4#de", "Haus"), ("4#en", "house"), ("f:2#de", "Maus"), ("f:2#en", "mouse")]
+    assert bad.total == 1 and "'en' is not text" in next(iter(bad.reasons))
+
+
 def test_id_and_title_are_taken_where_they_are_and_places_stand_in() -> None:
     found, bad = made([{"text": "a", "id": "x", "title": "T"}, {"text": "b"}, {"text": "c", "id": None, "title": ""}])
     assert [(d.id, d.metadata) for d in found] == [("x", {"title": "T"}), ("f:2", {}), ("f:3", {})]

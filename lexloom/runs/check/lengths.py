@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lexloom.runs.check.findings import Findings, Level
 from lexloom.runs.check.samples import Sample
-from lexloom.tasks.base import length_edges
+from lexloom.tasks.base import Task, length_edges
 from lexloom.text.order import BucketPlan
 from lexloom.text.tokenizer import Tokenizer
 
@@ -112,7 +112,7 @@ def unknown_tokens(sample: Sample, found: Encoded, findings: Findings) -> None:
         findings.add(level, "unknown tokens", sample.where, what, do, places=sample.places[:1])
 
 
-def batches(name: str, encoded: Sequence[Any], batch_rows: int, max_length: int, findings: Findings, where: str) -> list[int]:
+def batches(name: str, task: Task, encoded: Sequence[Any], batch_rows: int, max_length: int, findings: Findings, where: str) -> list[int]:
     """How full the batches of fine-tuning will be, and how many texts are cut.
 
     Args:
@@ -121,7 +121,7 @@ def batches(name: str, encoded: Sequence[Any], batch_rows: int, max_length: int,
     Returns:
         the lengths of the buckets.
     """
-    lengths = [len(row["input_ids"]) for row in encoded]
+    lengths = [task.length(row) for row in encoded]
     edges = sorted({min(edge, max_length) for edge in length_edges(lengths)})
     plan = BucketPlan(lengths, edges=edges, batch_rows=batch_rows, seed=1)
     what = f"{name}: {plan.padding:.1%} of the places in its batches are padding, in buckets of {', '.join(map(str, edges))} tokens"
@@ -133,6 +133,7 @@ def batches(name: str, encoded: Sequence[Any], batch_rows: int, max_length: int,
     if cut:
         share = cut / max(1, len({row["row"] for row in encoded}))
         what = f"{name}: {cut:,} training texts ({share:.1%}) are longer than {max_length} tokens and will be cut"
-        do = "settings: {long_texts: windows} reads them whole, at the price of time"
+        setting, _, value = task.whole.partition("=")
+        do = f"settings: {{{setting}: {value}}} reads them whole, at the price of time" if setting else "shorten them"
         findings.add("warning" if share >= OVER else "fact", "long texts", where, what, do)
     return edges

@@ -112,7 +112,7 @@ class _Tuned:
                 self.found[split] = samples.unread(split, read)
                 continue
             columns = Columns.find(given, read.rows, labelled=True)
-            self.found[split] = samples.labelled(split, read, columns, group=group)
+            self.found[split] = samples.labelled(split, read, columns, group=group, classes=self.tuning.kind.classes)
         before = len(self.findings.of("one label"))
         splits.look(self.found, self.findings, of=self.name)
         if not self.found["train"].rows or len(self.findings.of("one label")) > before:
@@ -155,7 +155,7 @@ class _Tuned:
         else:
             chosen = self.found["train"].rows[: lengths.CHARACTERS // 500]
             encoded = task.encode(chosen, start.tokenizer, max_length=limit, labelled=True)
-            longest = max(lengths.batches(self.name, encoded, train.batch_rows, limit, self.findings, self.where))
+            longest = max(lengths.batches(self.name, task, encoded, train.batch_rows, limit, self.findings, self.where))
         self._takes(task, start, longest)
 
     def _takes(self, task: Task, start: Start, longest: int) -> None:

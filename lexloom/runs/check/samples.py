@@ -133,13 +133,14 @@ def unread(name: str, found: Read) -> Sample:
     return Sample(name, found.path, found.bad, rows=found.rows, whole=found.whole, encodings=encodings(found.sources))
 
 
-def labelled(name: str, found: Read, columns: Columns, *, group: str | None = None) -> Sample:
+def labelled(name: str, found: Read, columns: Columns, *, group: str | None = None, classes: bool = True) -> Sample:
     """The rows as labelled texts; with `columns.label` None, as texts.
 
     Args:
+        classes: whether labels are to be counted; else each row has to have one, and that is all.
         group: a column that says what belongs together.
     """
-    sample = Sample(name, found.path, found.bad, whole=found.whole, labels=None if columns.label is None else [])
+    sample = Sample(name, found.path, found.bad, whole=found.whole, labels=[] if classes and columns.label is not None else None)
     sample.bytes = sum(source.bytes for source in found.sources)
     sample.encodings, sample.pairs = encodings(found.sources), columns.pair is not None
     for i, placed in enumerate(found.rows):

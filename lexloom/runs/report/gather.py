@@ -271,8 +271,8 @@ def _difference(row: dict[str, Any]) -> Difference | None:
 def _example(row: dict[str, Any]) -> Example:
     return Example(
         loose.words(row.get("text")),
-        loose.words(row.get("gold"), 120),
-        loose.words(row.get("predicted"), 120),
+        loose.words(row.get("gold"), 300),
+        loose.words(row.get("predicted"), 300),
         loose.number(row.get("score")),
     )
 
