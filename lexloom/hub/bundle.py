@@ -14,12 +14,13 @@ from torch import Tensor
 
 import lexloom
 from lexloom import compute, files
-from lexloom.errors import ConfigError, FormatError, LexloomError, WeightsError, unknown
+from lexloom.errors import ConfigError, LexloomError, WeightsError, unknown
 from lexloom.hub import card, features, weights
 from lexloom.hub.answering import answering
 from lexloom.hub.features import Features
+from lexloom.hub.folder import GENERATION, OWN, Folder, settings_of
 from lexloom.hub.pooling import Pooling
-from lexloom.models.base import ARCHITECTURES, Architecture, Network, Output
+from lexloom.models.base import Network, Output
 from lexloom.models.decoder import WRITING, special_ids
 from lexloom.nn.decoding import GenerationConfig
 from lexloom.objectives.base import Vocabulary
@@ -31,10 +32,6 @@ from lexloom.tasks.simple import SimpleClassifier
 from lexloom.tasks.tfidf import MODEL_TYPE as TFIDF
 from lexloom.tasks.tfidf import TfidfClassifier
 from lexloom.text.tokenizer import Tokenizer
-
-OWN, GENERATION = "lexloom.json", "generation_config.json"
-# Settings on disk that change what a network computes, and the only values this version computes.
-_SUPPORTED = {"position_embedding_type": ("absolute", None), "is_decoder": (False, None), "add_cross_attention": (False, None)}
 
 
 @dataclass
@@ -95,22 +92,18 @@ class Bundle:
             WeightsError: no such folder, an architecture lexloom does not have, or weights that do not fit.
             FormatError: a file is damaged, or a newer lexloom wrote it.
         """
-        folder = Path(folder)
-        settings = _settings(folder)
-        kind = _architecture(settings, folder)
-        config, extra = _split(kind, settings)
-        own = _own(folder)
-        labels = _labels(settings)
-        wanted = _roles(kind, settings) if roles is None else roles
-        network = Network.build(kind, config, wanted, labels=len(labels) or 2)
+        found = Folder.read(Path(folder))
+        wanted = found.roles if roles is None else roles
+        network = Network.build(found.kind, found.config, wanted, labels=found.classes)
         drawn = seed if roles is not None and tensors is None else None
-        loaded = weights.load_into(network, weights.read_tensors(folder) if tensors is None else tensors, where=str(folder), seed=drawn)
-        tokenizer = Tokenizer.load(folder)
-        _check_fit(network, tokenizer, folder)
-        task = _task(own, wanted, labels, tokenizer)
-        dtype = str(own.get("inference", {}).get("dtype", "float32"))
-        kept: dict[str, Any] = {"extra": extra, "generation": _generation(folder), "about": own.get("about", {}), "loaded": loaded}
-        return cls(network.float(), tokenizer, task, Pooling.load(folder), **kept).to(dtype=dtype)
+        given = weights.read_tensors(found.path) if tensors is None else tensors
+        loaded = weights.load_into(network, given, where=str(found.path), seed=drawn)
+        tokenizer = Tokenizer.load(found.path)
+        _check_fit(network, tokenizer, found.path)
+        dtype = str(found.own.get("inference", {}).get("dtype", "float32"))
+        kept: dict[str, Any] = {"extra": found.extra, "generation": found.generation, "about": found.own.get("about", {}), "loaded": loaded}
+        task = _task(found, wanted, Vocabulary.of(tokenizer))
+        return cls(network.float(), tokenizer, task, Pooling.load(found.path), **kept).to(dtype=dtype)
 
     def save(self, folder: Path | str, *, masters: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the folder, whole or not at all, so that `transformers` opens it as it is.
@@ -309,22 +302,8 @@ SIMPLE: dict[str, type[SimpleClassifier]] = {TFIDF: TfidfClassifier, FASTTEXT: F
 def load(folder: Path | str) -> Bundle | SimpleClassifier:
     """Opens a bundle, or any model folder lexloom has the architecture of; the baselines TF-IDF and fastText are bundles too."""
     folder = Path(folder)
-    simple = SIMPLE.get(str(_settings(folder).get("model_type")))
+    simple = SIMPLE.get(str(settings_of(folder).get("model_type")))
     return simple.load(folder) if simple is not None else Bundle.load(folder)
-
-
-def planned(folder: Path) -> dict[frozenset[str], Network]:
-    """Every network that `config.json` could mean, without storage, by the roles of its heads; the one that it names is the first.
-
-    Raises:
-        WeightsError: no such folder, or an architecture lexloom does not have.
-    """
-    settings = _settings(folder)
-    kind = _architecture(settings, folder)
-    config, labels = _split(kind, settings)[0], len(_labels(settings)) or 2
-    named = _roles(kind, settings)
-    order = [named, *sorted(set(kind.ROLES) - {named}, key=lambda roles: (-len(roles), sorted(roles)))]
-    return {roles: Network.planned(kind, config, roles, labels=labels) for roles in order}
 
 
 def as_rows(texts: Sequence[Any], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -346,71 +325,11 @@ def as_rows(texts: Sequence[Any], pairs: Sequence[str] | None = None) -> list[di
     return rows
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        hint = "a run's bundle lies in RUN/…/bundle" if folder.is_dir() else None
-        raise WeightsError("this is not a model folder: it has no config.json", where=str(folder), hint=hint)
-    found = files.read_json(folder / "config.json", kind="model config", max_bytes=1 << 24)
-    if not isinstance(found, dict):
-        raise FormatError("config.json is not a mapping", where=str(folder))
-    return found
-
-
-def _architecture(settings: Mapping[str, Any], folder: Path) -> type[Architecture]:
-    where = str(folder / "config.json")
-    for name, allowed in _SUPPORTED.items():
-        if settings.get(name) not in allowed and name in settings:
-            raise WeightsError(f"{name} is not supported", expected=str(allowed[0]), got=str(settings[name]), where=where)
-    for name in ARCHITECTURES.names():
-        if settings.get("model_type") == ARCHITECTURES.get(name).MODEL_TYPE:
-            return ARCHITECTURES.get(name)
-    known = ", ".join(ARCHITECTURES.names())
-    raise WeightsError("lexloom does not have this architecture", expected=known, got=str(settings.get("model_type")), where=where)
-
-
-def _split(kind: type[Architecture], settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    known = set(kind.Config.model_fields)
-    config = kind.Config.read({name: value for name, value in settings.items() if name in known})
-    ours = {"model_type", "architectures", "id2label", "label2id", "problem_type", "dtype", "torch_dtype", "_name_or_path"}
-    return config, {name: value for name, value in settings.items() if name not in known | ours}
-
-
-def _roles(kind: type[Architecture], settings: Mapping[str, Any]) -> frozenset[str]:
-    classes = {name: roles for roles, name in kind.ROLES.items()}
-    named = (settings.get("architectures") or [None])[0]
-    return classes.get(named, frozenset()) if isinstance(named, str) else frozenset()
-
-
-def _labels(settings: Mapping[str, Any]) -> list[str]:
-    names = settings.get("id2label")
-    if isinstance(names, Mapping) and names:
-        return [str(names.get(str(i), names.get(i, f"LABEL_{i}"))) for i in range(len(names))]
-    return [f"LABEL_{i}" for i in range(min(int(settings.get("num_labels", 2)), 100_000))]
-
-
-def _own(folder: Path) -> dict[str, Any]:
-    if not (folder / OWN).is_file():
-        return {}
-    found = files.read_json(folder / OWN, kind="bundle description")
-    files.check_format(found, folder / OWN)
-    return dict(found)
-
-
-def _generation(folder: Path) -> dict[str, Any] | None:
-    if not (folder / GENERATION).is_file():
-        return None
-    found = files.read_json(folder / GENERATION, kind="generation config", max_bytes=1 << 20)
-    if not isinstance(found, dict):
-        raise FormatError(f"{GENERATION} is not a mapping", where=str(folder))
-    return found
-
-
-def _task(own: Mapping[str, Any], roles: frozenset[str], labels: list[str], tokenizer: Tokenizer) -> Task | None:
-    vocabulary = Vocabulary.of(tokenizer)
-    if own.get("task"):
-        kind = TASKS.get(own["task"]["name"])
-        return kind(kind.Config.read(own["task"]["config"]), vocabulary, own["task"]["labels"])
-    return plain_task(roles, vocabulary, labels)
+def _task(found: Folder, roles: frozenset[str], vocabulary: Vocabulary) -> Task | None:
+    if own := found.own.get("task"):
+        kind = TASKS.get(own["name"])
+        return kind(kind.Config.read(own["config"]), vocabulary, own["labels"])
+    return plain_task(roles, vocabulary, found.labels)
 
 
 def _name_of(task: Task) -> str:

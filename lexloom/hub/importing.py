@@ -12,9 +12,9 @@ from torch import Tensor
 from lexloom import files
 from lexloom.console import one_line
 from lexloom.errors import WeightsError
-from lexloom.hub import bundle as bundles
 from lexloom.hub import foreign, pickled, weights
 from lexloom.hub.bundle import Bundle
+from lexloom.hub.folder import planned
 from lexloom.vectors import fasttext_file
 from lexloom.vectors.keyed import WordVectors, ending_of
 
@@ -73,7 +73,7 @@ def import_folder(source: Path, out: Path) -> Imported:
         return _vectors(source, out)
     folder = source if source.is_dir() else source.parent
     paths = [pickled.checked(source)] if source.is_file() else None
-    networks = bundles.planned(folder)
+    networks = planned(folder)
     named = next(iter(networks))
     raw = _tensors(folder, paths)
     kind = type(networks[named].backbone)
