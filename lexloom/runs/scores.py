@@ -9,6 +9,7 @@ from typing import Any
 
 from lexloom import keys
 from lexloom.tasks.metrics import RESAMPLES, Bootstrap, Interval, Statistics
+from lexloom.tasks.naming import written
 
 FINE_TUNED, FROM_SCRATCH, TFIDF, MAJORITY = "fine-tuned", "from scratch", "TF-IDF + logistic regression", "majority"
 FASTTEXT, UNTAUGHT = "fastText", "the text as it is"
@@ -156,7 +157,7 @@ class _Verdict:
         return f"95 % interval {_number(score['low'])} to {_number(score['high'])}, n = {self.n:,}"
 
     def _value(self, name: str) -> str:
-        return f"{_number(self.scores[name]['value'])} {self.metric.replace('_', '-')}"
+        return f"{_number(self.scores[name]['value'])} {written(self.metric)}"
 
 
 def _called(name: str) -> str:

@@ -46,6 +46,7 @@ from lexloom.console import count, neutral, size
 from lexloom.runs.report.facts import Confusion, Difference, Facts, Score, Task, WordMap, WordScore
 from lexloom.runs.report.gather import gather
 from lexloom.runs.report.loose import Pairs
+from lexloom.tasks.naming import written
 from lexloom.train import log
 
 PAGE, MAX_LABELS, MAX_LINES, SHOWN_EXAMPLES = "report.html", 20, 40, 6
@@ -116,7 +117,8 @@ def _page() -> tuple[str, Any]:
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
-    environment.filters |= {"count": count, "size": size, "decimals": decimals, "by_metric": _by_metric, "first_sentence": first_sentence}
+    environment.filters |= {"count": count, "size": size, "decimals": decimals, "written": written}
+    environment.filters |= {"by_metric": _by_metric, "first_sentence": first_sentence}
     environment.globals |= {
         "mark": _mark,
         "scale": _scale,
@@ -325,7 +327,7 @@ def _score_lines(task: Task) -> Iterator[str]:
         for one in scores:
             interval = f"  [{one.low:.{places}f}, {one.high:.{places}f}]" if one.low is not None and one.high is not None else ""
             n = f"  n {count(one.n)}" if one.n is not None else ""
-            yield f"  {one.model:<{wide}}  {metric} {one.value:.{places}f}{interval}{n}"
+            yield f"  {one.model:<{wide}}  {written(metric)} {one.value:.{places}f}{interval}{n}"
     for one in task.differences:
         interval = f" [{one.low:+.3f}, {one.high:+.3f}]" if one.low is not None and one.high is not None else ""
-        yield f"  {one.a} − {one.b}: {one.value:+.3f}{interval} {one.metric}: {one.reading}"
+        yield f"  {one.a} − {one.b}: {one.value:+.3f}{interval} {written(one.metric)}: {one.reading}"
