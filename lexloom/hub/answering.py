@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
+
+import torch
+from torch import nn
 
 from lexloom import compute
-from lexloom.models.base import Network
+from lexloom.models.base import Architecture, Network
+from lexloom.nn.linears import LowLinear, sharing, with_linears
 from lexloom.nn.onednn import through_onednn
 
 
@@ -22,7 +27,24 @@ def answering(network: Network, dtype: str) -> Network:
 
         return quantized(network)
     if dtype != "float32":
-        backbone = copy.deepcopy(network.backbone).to(compute.DTYPES[dtype])
-        return Network(backbone, dict(network.heads.items()), network.labels)
+        return Network(_low(network.backbone, compute.DTYPES[dtype]), dict(network.heads.items()), network.labels)
     on_cpu = next(network.parameters()).device.type == "cpu"
     return through_onednn(network) if on_cpu and compute.onednn_pays() else network
+
+
+def _low(backbone: Architecture, dtype: torch.dtype) -> Architecture:
+    """A backbone whose products are in `dtype`; in encoders made of blocks, what the blocks add to stays as it is.
+
+    States that are rounded after every sum are three times as far off at the end (docs/log.md).
+    """
+    if not _adds_up_blocks(backbone):
+        return copy.deepcopy(backbone).to(dtype)
+    found = sharing(backbone)
+    found.blocks = with_linears(backbone.blocks, partial(LowLinear, dtype=dtype))
+    return found
+
+
+def _adds_up_blocks(backbone: Architecture) -> bool:
+    """Whether this is an encoder without matrices but those of linear layers and embeddings."""
+    holders = [module for module in backbone.modules() if any(p.dim() > 1 for p in module.parameters(recurse=False))]
+    return "decoder" not in type(backbone).ABILITIES and all(isinstance(module, nn.Linear | nn.Embedding) for module in holders)

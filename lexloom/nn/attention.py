@@ -77,6 +77,7 @@ def attend(
     """
     (b, h, t, width), shared = q.shape, k.shape[1]
     if row_keys is None and not q.requires_grad:
+        bias = bias if bias is None else bias.to(q.dtype)  # finer where products alone are in fewer bits
         if t == 1 and q.numel() >= ONE_QUERY_FROM and q.device.type == "cpu":
             from lexloom.nn import one_query  # brings a compiler, which small networks can do without
 

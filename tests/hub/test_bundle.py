@@ -192,8 +192,8 @@ def test_minilm_in_bfloat16_points_the_same_way() -> None:
     full, low = Bundle.load(folder), Bundle.load(folder).to(dtype="bfloat16")
     found = low.embed(SENTENCES)
     assert found.dtype == np.float32 and (found != full.embed(SENTENCES)).any()
-    assert cosines(found, full.embed(SENTENCES)).min() >= 0.9999
-    assert cosines(low.embed(TEXTS), full.embed(TEXTS)).min() >= 0.9998  # nothing, and sixty times the same word, are less at home
+    assert cosines(found, full.embed(SENTENCES)).min() >= 0.99995
+    assert cosines(low.embed(TEXTS), full.embed(TEXTS)).min() >= 0.9999  # nothing, and sixty times the same word, are less at home
 
 
 @pytest.mark.parametrize("name", ROLES)
