@@ -33,7 +33,7 @@ def answering(network: Network, dtype: str) -> Network:
 
 
 def _low(backbone: Architecture, dtype: torch.dtype) -> Architecture:
-    """A backbone whose products are in `dtype`; in encoders made of blocks, what the blocks add to stays as it is.
+    """A backbone whose products are in `dtype`; in the encoders of Transformers what the blocks add to stays as it is.
 
     States that are rounded after every sum are three times as far off at the end (docs/log.md).
     """
@@ -45,6 +45,6 @@ def _low(backbone: Architecture, dtype: torch.dtype) -> Architecture:
 
 
 def _adds_up_blocks(backbone: Architecture) -> bool:
-    """Whether this is an encoder without matrices but those of linear layers and embeddings."""
-    holders = [module for module in backbone.modules() if any(p.dim() > 1 for p in module.parameters(recurse=False))]
-    return "decoder" not in type(backbone).ABILITIES and all(isinstance(module, nn.Linear | nn.Embedding) for module in holders)
+    """Whether this is an encoder of Transformer blocks, which add to states and norm them."""
+    normed = (any(isinstance(module, nn.LayerNorm) for module in block.modules()) for block in backbone.blocks)
+    return "decoder" not in type(backbone).ABILITIES and all(normed)

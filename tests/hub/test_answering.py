@@ -37,7 +37,7 @@ def test_encoders_of_blocks_keep_their_states_whole(name: str) -> None:
     assert (found - whole).norm() < 0.02 * whole.norm()
 
 
-@pytest.mark.parametrize("name", [*BLOCKS, "textcnn"])
+@pytest.mark.parametrize("name", BLOCKS)
 def test_only_the_products_of_blocks_are_copied(name: str) -> None:
     network = made(name)
     low = answering(network, "bfloat16")
@@ -49,7 +49,7 @@ def test_only_the_products_of_blocks_are_copied(name: str) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in own.values())
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "elmo", "bilstm"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "elmo", "bilstm", "textcnn"])
 def test_others_answer_in_bfloat16_throughout(name: str) -> None:
     low = answering(made(name), "bfloat16")
     assert {tensor.dtype for tensor in low.parameters()} == {torch.bfloat16}
