@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         demo,
         evaluate,
         evaluate_vectors,
+        extend,
         finetune,
         import_model,
         predict,
@@ -41,7 +42,7 @@ _PLACES = {
     **{
         verb: (_VERBS, verb)
         for verb in (
-            "check components demo evaluate evaluate_vectors finetune import_model predict prepare pretrain replay report run verify"
+            "check components demo evaluate evaluate_vectors extend finetune import_model predict prepare pretrain replay report run verify"
         ).split()
     },
 }
@@ -55,6 +56,7 @@ __all__ = [
     "demo",
     "evaluate",
     "evaluate_vectors",
+    "extend",
     "finetune",
     "import_model",
     "load",

@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="One setting, a.b=value; may be given often.", metavar="A.B=VALUE")]
+Extensions = Annotated[
+    list[Path] | None, typer.Option("--extension", help="A Python file with components of your own; may be given often.", metavar="FILE")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
@@ -196,6 +199,7 @@ def finetune(
     set_: Settings = None,
     seed: Seed = 1,
     rechoose: Rechoose = False,
+    extension: Extensions = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -205,7 +209,8 @@ def finetune(
 
     console = _console(quiet, verbose, json)
     splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
-    found = verbs.finetune(bundle, task=task, out=out, settings=set_ or [], seed=seed, rechoose=rechoose, console=console, **splits)
+    options: dict[str, Any] = {"settings": set_ or [], "seed": seed, "rechoose": rechoose, "extensions": extension or []}
+    found = verbs.finetune(bundle, task=task, out=out, console=console, **options, **splits)
     _show_run(console, found)
 
 
@@ -218,6 +223,7 @@ def evaluate(
     measure: Annotated[str | None, typer.Option(help="Of language models; `lexloom list measures` shows them.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, int8 (decoders) or auto; as the bundle says if not given.")] = None,
     set_: Settings = None,
+    extension: Extensions = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -233,6 +239,7 @@ def evaluate(
         names = ("set", "section", "metric", "value", "low", "high", "covered", "n")
         console.table(names, [one.plain() for one in verbs.evaluate_vectors(bundle, data, **_block(set_))])
         return
+    _extend(extension)
     options: dict[str, Any] = {"against": against, "by": by, "measure": measure, "dtype": dtype, **_block(set_)}
     show(verbs.evaluate(bundle, data, console=console, **options), console)
 
@@ -267,6 +274,7 @@ def predict(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row of the file.")] = False,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="More bad rows than these are an error.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Begin the file anew, whatever an interrupted run had done.")] = False,
+    extension: Extensions = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -276,6 +284,7 @@ def predict(
     from lexloom.runs.predict.told import told
 
     console = _console(quiet, verbose, json)
+    _extend(extension)
     if input_ is not None:
         if output is None or texts:
             raise ConfigError("--input goes with --output, and without texts", hint=f"add --output {input_.stem}-answers.jsonl")
@@ -384,6 +393,13 @@ def list_(
     from lexloom.runs import verbs
 
     _console(quiet, verbose, json).table({"kind": "kind", "name": "name", "what": "what it is"}, verbs.components(kind))
+
+
+def _extend(files: list[Path] | None) -> None:
+    if files:
+        from lexloom.runs import verbs
+
+        verbs.extend(*files)
 
 
 def _agreed(console: Console, found: dict[str, Any], text: str) -> None:

@@ -91,6 +91,12 @@ class Registry(Generic[T]):
         """All names, sorted."""
         return sorted({*self.found(), *self._loaded, *(point.name for point in self._points())})
 
+    def listed(self) -> dict[str, str]:
+        """What there is to name, sorted, with the first line of its documentation, or with the package whose entry point it is."""
+        own = {name: component.summary for name, component in self.found().items()}
+        theirs = {point.name: f"of the package {point.dist.name}" if point.dist else f"in {point.value}" for point in self._points()}
+        return dict(sorted({**theirs, **own}.items()))
+
     def get(self, name: str, *, where: str | None = None) -> T:
         """The component called `name`; imports its file if need be.
 

@@ -104,6 +104,19 @@ def test_python_opens_the_bundle(done: Path, folder: Path) -> None:
     assert {answer["label"] for answer in answers} <= set("1234")
 
 
+def test_the_command_line_opens_the_bundle(done: Path, folder: Path) -> None:
+    extensions = ["--extension", "distilbert.py", "--extension", "rating.py"]
+    bundle = "runs/extended/finetune/stars/bundle"
+    answer = json.loads(child(*tiny.COMMAND, "predict", bundle, "the soup was cold", *extensions, "--json", cwd=folder, path=folder))
+    assert answer["answer"]["label"] in set("1234")
+    told = child(*tiny.COMMAND, "evaluate", bundle, "test.jsonl", *extensions, "--json", cwd=folder, path=folder)
+    assert any("closeness" in line for line in told.splitlines())
+    more = ["--task", "rating", "--train", "train.jsonl", "--test", "test.jsonl", "--set", "settings={columns: {label: stars}}"]
+    more += ["--set", "train={epochs: 1}", "--set", "baselines=[majority]", "--out", "runs/more"]
+    child(*tiny.COMMAND, "finetune", bundle, *more, *extensions, cwd=folder, path=folder)
+    assert files.read_json(folder / "runs/more/summary.json")["task"] == "rating"
+
+
 def test_the_contracts_hold(folder: Path) -> None:
     """As the page says it is done; its own parity test beside them."""
     chosen = [tiny.ROOT / "tests/test_contracts.py", folder / "test_distilbert.py", "-k", "distilbert or replaced or rating"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -16,6 +17,8 @@ from lexloom.objectives.together import Together
 from lexloom.runs import embeddings, vector_stages
 from lexloom.runs.recipe import FinetuneSection, Plan, PretrainSection
 from lexloom.tasks.base import TASKS, Task
+from lexloom.tasks.likelihoods.base import LIKELIHOODS
+from lexloom.tasks.measures.base import MEASURES
 from lexloom.train.settings import AMOUNTS, FinetuneConfig, PretrainConfig
 
 
@@ -85,15 +88,24 @@ class Components:
     tasks: dict[str, FineTuning]
 
 
+def extend(files: Iterable[Path | str]) -> None:
+    """Makes the components in files outside the package known, of whatever kind they are.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    for file in files:
+        for registry in (ARCHITECTURES, OBJECTIVES, TASKS, MEASURES, LIKELIHOODS):
+            registry.extend(file)
+
+
 def settle(plan: Plan) -> Components:
     """Checks every component's settings against its Config.
 
     Raises:
         ConfigError: everything that is wrong, each with file:line.
     """
-    for registry in (ARCHITECTURES, OBJECTIVES, TASKS):
-        for name in plan.recipe.extensions:
-            registry.extend(plan.path(name))
+    extend(plan.path(name) for name in plan.recipe.extensions)
     problems: list[LexloomError] = []
     phases = [_phase(plan, section, plan.phase_place(i), problems) for i, section in enumerate(plan.recipe.phases)]
     tasks = {name: _task(plan, name, section, problems) for name, section in plan.recipe.finetune.items()}

@@ -144,6 +144,7 @@ def finetune(
     settings: Sequence[str] = (),
     seed: int = 1,
     rechoose: bool = False,
+    extensions: Sequence[Path | str] = (),
     console: Console | None = None,
 ) -> Path:
     """Fine-tunes a bundle for a task; RUN is the stage's folder, so the model is `RUN/bundle`.
@@ -152,6 +153,7 @@ def finetune(
         train, validation, test: files, lists of rows, or DataFrames.
         settings: `a.b=value` below the task: `train.epochs=5`, `settings.long_texts=windows`.
         rechoose: see `run`.
+        extensions: Python files with components of your own, as a recipe names them.
 
     Example:
         >>> lexloom.finetune("runs/first/pretrain/bundle", train="train.jsonl", test="test.jsonl", out="runs/topics")
@@ -164,7 +166,8 @@ def finetune(
         name: _file(rows, name, out) for name, rows in (("train", train), ("validation", validation), ("test", test)) if rows is not None
     }
     section = {"task": task, "from": str(Path(bundle).resolve()), "data": data}
-    value = {"name": out.name or "finetune", "seed": seed, "finetune": {"task": section}}
+    value: dict[str, Any] = {"name": out.name or "finetune", "seed": seed, "finetune": {"task": section}}
+    value |= {"extensions": [str(Path(file).resolve()) for file in extensions]} if extensions else {}
     plan = recipes.from_mapping(value, Path.cwd(), overrides=[f"finetune.task.{setting}" for setting in settings])
     return Run(plan, out, console or Console(), flat="finetune/task", rechoose=rechoose).execute()
 
@@ -302,6 +305,21 @@ def import_model(source: Path | str, out: Path | str) -> Imported:
     return import_folder(Path(source), Path(out))
 
 
+def extend(*files: Path | str) -> None:
+    """Makes the components of Python files known, so that bundles can be opened that were made with them; a recipe names such files itself.
+
+    Raises:
+        ConfigError: there is no such file.
+
+    Example:
+        >>> lexloom.extend("rating.py")
+        >>> lexloom.predict("runs/extended/finetune/stars/bundle", ["the soup was cold"])
+    """
+    from lexloom.runs import components
+
+    components.extend(files)
+
+
 def components(kind: str | None = None) -> list[dict[str, str]]:
     """What recipes and verbs can name, with the first line of its documentation; read without importing any of it, but for `presets`.
 
@@ -322,10 +340,10 @@ def components(kind: str | None = None) -> list[dict[str, str]]:
     if kind is not None and kind not in named:
         raise unknown("kind of component", kind, [*named, "presets"])
     return [
-        {"kind": plural, "name": name, "what": entry.summary}
+        {"kind": plural, "name": name, "what": summary}
         for plural, registry in named.items()
         if kind in (None, plural)
-        for name, entry in sorted(registry.found().items())
+        for name, summary in registry.listed().items()
     ]
 
 
