@@ -177,7 +177,13 @@ def test_entry_points_of_other_packages_are_found(package: str, tmp_path: Path) 
     (tmp_path / f"zoo_{package}.py").write_text("class Zebra:\n    pass\n", encoding="utf-8")
     registry = pets(package)
     assert "zebra" in registry.names()
-    assert registry.listed() == {"cat": "Says miaow.", "ghost": "Cannot be imported.", "lion": "", "tiger": "", "zebra": "of the package zoo"}
+    assert registry.listed() == {
+        "cat": "Says miaow.",
+        "ghost": "Cannot be imported.",
+        "lion": "",
+        "tiger": "",
+        "zebra": "of the package zoo",
+    }
     assert f"zoo_{package}" not in sys.modules
     assert registry.get("zebra").__name__ == "Zebra"
 
