@@ -5,9 +5,11 @@ Letters: B rows, T tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,10 +19,16 @@ from lexloom.models.base import Network
 from lexloom.nn.cache import Cache, SourceCache
 from lexloom.nn.linears import with_linears
 
+if TYPE_CHECKING:
+    from lexloom.nn.fused import FusedStep
+
 ROLE, SOURCE_ROLE = "causal-lm", "seq-to-seq"
 WRITING = frozenset({ROLE, SOURCE_ROLE})
 """Roles of networks that write text."""
 FEW_ROWS = 16  # rows up to which a step is computed in one go
+BURST, BURST_BYTES = 16, 1 << 29
+"""The most tokens of a row that are found at once, and the most bytes of weights that are read for them: a wait of ten to twenty
+milliseconds, so that neither a stream of tokens nor who comes next is seen to wait."""
 LEAN_FROM = 1_000_000  # weights from which products of their own kind are worth their compiling
 
 
@@ -63,6 +71,15 @@ class CausalDecoder:
             return self._step(ids, cache)
         batch = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
         return self.network.scores(ROLE, last(self.network.backbone(batch, cache=cache).hidden, mask))
+
+    def burst(self, rows: int) -> int:
+        """See `nn.decoding.InBursts`."""
+        return 1 if self._step is None or rows > FEW_ROWS else min(BURST, max(1, BURST_BYTES // self._step.bytes))
+
+    def greedy(self, ids: Tensor, cache: Cache, steps: int, ends: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """See `nn.decoding.InBursts`."""
+        assert self._step is not None
+        return self._step.greedy(ids, cache, steps, ends)
 
 
 class SourceDecoder:
@@ -140,7 +157,7 @@ def lean(network: Network) -> Network:
     return with_linears(network, FewRowsLinear)
 
 
-def _fused(network: Network) -> Callable[[Tensor, Cache], Tensor] | None:
+def _fused(network: Network) -> FusedStep | None:
     """One step of the network in one go, where it is made of the layers that have kernels."""
     step, head = network.backbone.step(), network.heads[ROLE]
     if step is None or not hasattr(head, "arrays"):

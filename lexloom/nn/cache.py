@@ -87,11 +87,11 @@ class Cache:
         self._longest = longest
         return self._new if attention_mask is None else self._new.clamp(max=self.slots - 1)
 
-    def enter_one(self, rows: int) -> npt.NDArray[np.int64]:
-        """Makes room for one token of each row, as `enter` does, for a kernel that puts it there by itself.
+    def enter_next(self, rows: int, steps: int = 1) -> npt.NDArray[np.int64]:
+        """Makes room for the next tokens of each row, as `enter` does, for a kernel that puts them there by itself.
 
         Returns:
-            (B,), the slots of the tokens.
+            (B,), the slots of the first of them.
 
         Raises:
             LexloomError: see `enter`.
@@ -99,13 +99,18 @@ class Cache:
         lengths = self.lengths.numpy()
         if rows != len(lengths):
             raise LexloomError("a cache is for a fixed number of rows", expected=str(len(lengths)), got=str(rows))
-        longest = self._longest + 1
-        if longest > self.slots and (longest := int(lengths.max()) + 1) > self.slots:
+        longest = self._longest + steps
+        if longest > self.slots and (longest := int(lengths.max()) + steps) > self.slots:
             raise LexloomError("a text has outgrown its cache", expected=f"at most {self.slots} tokens", got=str(longest))
         slots = lengths.copy()
-        lengths += 1
+        lengths += steps
         self._longest = longest
         return slots
+
+    def forget(self, steps: int) -> None:
+        """Takes the last tokens of each row back."""
+        self.lengths -= steps
+        self._longest -= steps
 
     def _counted(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """(B or 1, T): how many of the new tokens each row has, up to each of them."""

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from numba import prange
 from torch import Tensor, nn
 
+from lexloom import compute
 from lexloom.compute import kernel, shared
+from lexloom.nn import onednn
 from lexloom.nn.tile import EIGHT, FAST, FOUR, ONE, tile_put
 
 Floats = npt.NDArray[np.float32]
@@ -88,6 +90,7 @@ class FewRowsLinear(nn.Module):
         ones, zeros = torch.ones(len(weight)), torch.zeros(len(weight))
         low, high, offset = (array.detach().contiguous().numpy() for array in (weight, ones, zeros if bias is None else bias))
         self.arrays = (low, high, offset)
+        self._many = onednn.linear if compute.onednn_pays() else F.linear
 
     def part(self, begin: int, end: int) -> tuple[Floats, Floats, Floats]:
         """The arrays of some weight rows, in the same memory."""
@@ -95,4 +98,4 @@ class FewRowsLinear(nn.Module):
         return weight[begin:end], scales[begin:end], bias[begin:end]
 
     def forward(self, x: Tensor) -> Tensor:
-        return product(x, self.arrays) if few(x) else F.linear(x, self.weight, self.bias)
+        return product(x, self.arrays) if few(x) else self._many(x, self.weight, self.bias)

@@ -1,8 +1,9 @@
-"""One token of each row through a whole decoder on a CPU, as a plan for one call.
+"""One token of each row through a whole decoder on a CPU, as a plan for one call, or several tokens one after the other.
 
 A step of a small network is over in a millisecond or two, of which as many again would go into calling modules, one operation at a time.
+Even a call from Python for each token costs a tenth: reading the weights has put all that Python needs out of the caches.
 
-Letters: B rows, D width, H heads, G groups, K head width, V vocabulary.
+Letters: B rows, D width, H heads, G groups, K head width, V vocabulary, T steps.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ACTIVATIONS: dict[Callable[[Tensor], Tensor], int] = {
 """Those that the kernel knows."""
 _STATES, _PROJECTED, _FOUND, _INNER, _SCORES = range(5)  # buffers
 _ARRAYS = ("weight", "scales", "bias")
+_NONE = np.empty(0, dtype=np.int64)
 
 
 class _Plan:
@@ -42,6 +44,7 @@ class _Plan:
         self.entries: list[dict[str, int]] = []
         self.reals: list[tuple[float, float]] = []
         self.kept: list[Any] = []
+        self.bytes = 0  # of weights that a step reads
 
     def address(self, array: Any) -> int:
         """Where an array lies, which is kept."""
@@ -58,6 +61,7 @@ class _Plan:
     def multiply(self, layer: Any, source: int, target: int, *, norm: nn.Module | None = None, gated: bool = False, **more: int) -> int:
         """A product with the weights of a layer, of which the second half may be a gate; N."""
         whole = len(layer.arrays[1])
+        self.bytes += layer.arrays[0].nbytes
         out = whole // 2 if gated else whole
         parts = {"": layer.arrays} if not gated else {"": layer.part(0, out), "gate_": layer.part(out, whole)}
         entry = {before + name: self.address(array) for before, part in parts.items() for name, array in zip(_ARRAYS, part, strict=True)}
@@ -72,6 +76,11 @@ class _Plan:
         """The attention of a layer."""
         self.entries.append({"kind": step_kernel.ATTENTION, "source": _PROJECTED, "target": _FOUND, "size": layer})
         self.reals.append((0.0, scale))
+
+    def choose(self) -> None:
+        """The likeliest token of each row, which is the next."""
+        self.entries.append({"kind": step_kernel.CHOICE, "source": _SCORES})
+        self.reals.append((0.0, 0.0))
 
     def _norm(self, norm: Any) -> dict[str, int]:
         if norm is None:
@@ -88,13 +97,21 @@ class _Plan:
 class _Room:
     """What a step of some rows on some threads needs beside the weights, taken once."""
 
-    def __init__(self, rows: int, threads: int, widths: Sequence[int], entries: int, like: Any) -> None:
+    def __init__(self, rows: int, threads: int, widths: Sequence[int], like: Any) -> None:
         self.buffers = [torch.empty(rows, width) for width in widths]  # in whole cache lines, which NumPy's are not
         self.where = np.array([[buffer.data_ptr(), buffer.shape[1]] for buffer in self.buffers], dtype=np.int64)
         self.own = torch.empty(threads, *self.buffers[_STATES].shape).numpy()
         numbers, marks = room(rows, max(widths[:_SCORES]) if like.dtype == np.uint8 else 0)
         self.numbers, self.marks = (torch.from_numpy(array)[None].repeat(threads, *[1] * array.ndim).numpy() for array in (numbers, marks))
-        self.counters = np.zeros((entries, (threads + 1) * LINE), dtype=np.int64)
+        self._counters = np.zeros((0, (threads + 1) * LINE), dtype=np.int64)
+
+    def counters(self, phases: int) -> npt.NDArray[np.int64]:
+        """(phases, …) zeros."""
+        if len(self._counters) < phases:
+            self._counters = np.empty((phases, self._counters.shape[1]), dtype=np.int64)
+        found = self._counters[:phases]
+        found.fill(0)
+        return found
 
 
 class FusedStep:
@@ -102,6 +119,9 @@ class FusedStep:
 
     Args:
         head: whose weights give the scores; like every linear layer of the step it has `arrays`.
+
+    Attributes:
+        bytes: of weights that a step reads.
     """
 
     def __init__(self, step: DecoderStep, head: Any) -> None:
@@ -114,7 +134,10 @@ class FusedStep:
         heads, groups, width = step.heads, step.groups, step.head_width
         self.widths = (step.embedding.embedding_dim, (heads + 2 * groups) * width, heads * width, max(inner), scores)
         self.like = np.empty(0, head.arrays[0].dtype)
-        self.table, self.reals = self.plan.table(), np.array(self.plan.reals, dtype=np.float32)
+        self.bytes = self.plan.bytes
+        self.plan.choose()
+        self.choosing, self.reals = self.plan.table(), np.array(self.plan.reals, dtype=np.float32)
+        self.table = self.choosing[:-1]
         self._rooms: dict[tuple[int, int], _Room] = {}
 
     def _block(self, layer: int, block: BlockStep) -> int:
@@ -129,30 +152,59 @@ class FusedStep:
         return inner
 
     def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
-        """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter_one` does."""
-        tokens = ids.numpy()[:, 0]
-        if len(tokens) and not (tokens.min() >= 0 and tokens.max() < self.tokens):
-            raise IndexError(f"ids of 0 to {self.tokens - 1}, not {tokens.tolist()}")
-        places = cache.enter_one(len(tokens))
-        size = len(tokens), torch.get_num_threads()
-        # taken out while it is in use: another thread makes its own
-        room = self._rooms.pop(size, None) or _Room(*size, self.widths, len(self.table), self.like)
-        scores = torch.empty(len(tokens), self.widths[_SCORES])
-        room.where[_SCORES, 0] = scores.data_ptr()
-        room.counters.fill(0)
-        shape = (self.step.groups, cache.slots + 1, self.step.head_width)
-        step_kernel.run(
-            self.table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, cache.addresses, shape,
-            tokens, places, *self._turned(places), room.counters,
-        )  # fmt: skip
-        self._rooms[size] = room
+        """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter_next` does."""
+        scores = torch.empty(len(ids), self.widths[_SCORES])
+        self._run(self._begun(ids, 1), cache, np.empty((1, len(ids)), np.float32), _NONE, scores)
         return scores
 
-    def _turned(self, places: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def greedy(self, ids: Tensor, cache: Cache, steps: int, ends: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """(B, 1) new tokens -> (T, B) the likeliest tokens one after the other, and their log-probabilities.
+
+        Args:
+            steps: T, which is less where a row comes to an end: that is the last step then.
+            ends: (E,), the tokens that are ends.
+
+        Raises:
+            LexloomError: as `Cache.enter_next` does.
+        """
+        tokens, logprobs = self._begun(ids, steps), np.empty((steps, len(ids)), np.float32)
+        made = self._run(tokens, cache, logprobs, ends, None)
+        cache.forget(steps - made)
+        return torch.from_numpy(tokens[1 : made + 1]), torch.from_numpy(logprobs[:made])
+
+    def _begun(self, ids: Tensor, steps: int) -> npt.NDArray[np.int64]:
+        """(T + 1, B), of which the first row is there."""
+        tokens = np.empty((steps + 1, len(ids)), dtype=np.int64)
+        tokens[0] = ids.numpy()[:, 0]
+        if len(ids) and not (tokens[0].min() >= 0 and tokens[0].max() < self.tokens):
+            raise IndexError(f"ids of 0 to {self.tokens - 1}, not {tokens[0].tolist()}")
+        return tokens
+
+    def _run(
+        self, tokens: npt.NDArray[np.int64], cache: Cache, logprobs: Floats, ends: npt.NDArray[np.int64], scores: Tensor | None
+    ) -> int:
+        """Makes the steps, the choice of the next tokens among them where no scores are asked for; how many."""
+        steps, rows = logprobs.shape
+        places = cache.enter_next(rows, steps)
+        size = rows, torch.get_num_threads()
+        # taken out while it is in use: another thread makes its own
+        room = self._rooms.pop(size, None) or _Room(*size, self.widths, self.like)
+        room.where[_SCORES, 0] = (room.buffers[_SCORES] if scores is None else scores).data_ptr()
+        table = self.choosing if scores is None else self.table
+        shape = (self.step.groups, cache.slots + 1, self.step.head_width)
+        made: int = step_kernel.run(
+            table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, cache.addresses, shape,
+            tokens, places, *self._turned(places, steps), logprobs, ends, room.counters(steps * len(table)),
+        )  # fmt: skip
+        self._rooms[size] = room
+        return made
+
+    def _turned(self, places: npt.NDArray[np.int64], steps: int) -> tuple[Floats, Floats]:
         if self.step.turned is None:
-            nothing = np.empty((len(places), 0), np.float32)
+            nothing = np.empty((steps, len(places), 0), np.float32)
             return nothing, nothing
-        cos, sin = (table.reshape(len(places), -1).contiguous().numpy() for table in self.step.turned(torch.from_numpy(places)[:, None]))
+        all_places = torch.from_numpy(places + np.arange(steps)[:, None]).view(-1, 1)
+        cos, sin = (table.reshape(steps, len(places), -1).contiguous().numpy() for table in self.step.turned(all_places))
         return cos, sin
 
 

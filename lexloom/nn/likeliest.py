@@ -49,15 +49,20 @@ def _best(row):  # type: ignore[no-untyped-def]
     return best
 
 
+@kernel(**FAST)
+def likeliest_of(row):  # type: ignore[no-untyped-def]
+    """Of one row where the best stands, its score, and log Σ exp of all scores."""
+    best, total = _best(row), 0.0
+    top = row[best]
+    for k in range(0, row.size, _LANES):
+        total += _sum(row[k : k + _LANES], top)
+    return best, top, top if np.isinf(top) else np.float32(top + np.log(total))
+
+
 def _search(scores, best, tops, norms):  # type: ignore[no-untyped-def]
     """See `likeliest`."""
     for i in prange(scores.shape[0]):
-        row = scores[i]
-        best[i] = _best(row)
-        tops[i], total = row[best[i]], 0.0
-        for k in range(0, row.size, _LANES):
-            total += _sum(row[k : k + _LANES], tops[i])
-        norms[i] = tops[i] if np.isinf(tops[i]) else tops[i] + np.log(total)
+        best[i], tops[i], norms[i] = likeliest_of(scores[i])
 
 
 _searched = shared(_search, **FAST)

@@ -14,6 +14,14 @@ from torch import Tensor, nn
 from lexloom.nn.linears import N, with_linears
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(…, D) float32 times (N, D) weights -> (…, N); with gradients, or of another dtype, as PyTorch does it."""
+    if torch.is_grad_enabled() or x.dtype != torch.float32 or not x.numel():
+        return F.linear(x, weight, bias)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
 class OneDnnLinear(nn.Linear):
     """A linear layer that shares its weights with another, for inference. (…, D) float32 -> (…, N); with gradients as ever."""
 
@@ -22,10 +30,7 @@ class OneDnnLinear(nn.Linear):
         self.weight, self.bias = cast(nn.Parameter, weight), cast(nn.Parameter, bias)  # None stays None
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.dtype != torch.float32 or not x.numel():
-            return F.linear(x, self.weight, self.bias)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return product
+        return linear(x, self.weight, self.bias)
 
 
 def through_onednn(network: N) -> N:

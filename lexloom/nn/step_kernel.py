@@ -1,6 +1,8 @@
 """A list of products and attentions, one after the other, in a single call, whose pieces threads share (`meeting.py`).
 
-Letters: B rows, D in, N out, G groups of heads that share keys, K head width, S slots.
+A list that ends with the choice of the likeliest token may be gone through several times in that call.
+
+Letters: B rows, D in, N out, G groups of heads that share keys, K head width, S slots, T steps.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from numba.extending import overload
 from lexloom.compute import kernel, shared
 from lexloom.nn.few_rows import multiply_rows
 from lexloom.nn.instructions import instruction
+from lexloom.nn.likeliest import likeliest_of
 from lexloom.nn.meeting import meet, take
 from lexloom.nn.one_query import attend_head, exp
 from lexloom.nn.packed import multiply_packed, ready
@@ -48,7 +51,7 @@ the weights, and that of positions, or 0, as the bias."""
 (
     KIND, WEIGHT, SCALES, BIAS, GATE, GATE_SCALES, GATE_BIAS, OUT, WIDE, NORM, NORM_BIAS, CENTRED, SOURCE, TARGET, AT, ONTO, ACT, SIZE,
 ) = range(len(COLUMNS))  # fmt: skip
-PRODUCT, ATTENTION, EMBEDDING = range(3)
+PRODUCT, ATTENTION, EMBEDDING, CHOICE = range(4)
 NONE, GELU_TANH, SILU, RELU, GELU = range(5)
 _JIT: Any = FAST
 
@@ -147,13 +150,13 @@ def _attend(new, keys, values, group, place, cos, sin, scale, y):  # type: ignor
 
 
 @kernel(**FAST)
-def _embed(entry, ids, places, begin, y):  # type: ignore[no-untyped-def]
-    """Rows of the embedding, and those of positions where it has some."""
+def _embed(entry, ids, places, step, begin, y):  # type: ignore[no-untyped-def]
+    """Rows of the embedding, and those of positions where it has some, `step` places on."""
     wide = entry[WIDE]
     for i in range(begin, min(begin + entry[SIZE], ids.size)):
         token = _floats(entry[WEIGHT] + 4 * wide * ids[i], wide)
         if entry[BIAS] != 0:
-            position = _floats(entry[BIAS] + 4 * wide * places[i], wide)
+            position = _floats(entry[BIAS] + 4 * wide * (places[i] + step), wide)
             for k in range(wide):
                 y[i, k] = token[k] + position[k]
         else:
@@ -209,11 +212,40 @@ def _amount(entry, rows, groups):  # type: ignore[no-untyped-def]
     """How many pieces an entry has."""
     if entry[KIND] == ATTENTION:
         return rows * groups
+    if entry[KIND] == CHOICE:
+        return rows
     return -(-(rows if entry[KIND] == EMBEDDING else entry[OUT]) // entry[SIZE])
 
 
-def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, places, cos, sin, counters):  # type: ignore[no-untyped-def]
-    """All entries of a plan, in their order.
+@kernel(**FAST)
+def _over(ids, step, ends):  # type: ignore[no-untyped-def]
+    """Whether one of the new tokens of a step is an end."""
+    for i in range(ids.shape[1]):
+        for end in ends:
+            if ids[step, i] == end:
+                return True
+    return False
+
+
+@kernel(**FAST)
+def _look(entry, scale, x, caches, shape, places, turns, step, piece, y):  # type: ignore[no-untyped-def]
+    """A piece of an attention: a row and a group."""
+    (groups, slots, width), (cos, sin), rows = shape, turns, places.size
+    row, group, each = piece // groups, piece % groups, groups * slots * width
+    keys = _floats(caches[entry[SIZE], 0], rows * each).reshape(rows, groups, slots, width)[row]
+    values = _floats(caches[entry[SIZE], 1], rows * each).reshape(rows, groups, slots, width)[row]
+    _attend(x[row], keys, values, group, places[row] + step, cos[step, row], sin[step, row], scale, y[row])
+
+
+@kernel(**FAST)
+def _choose(x, ids, logprobs, step, row):  # type: ignore[no-untyped-def]
+    """What a row goes on with."""
+    token, top, norm = likeliest_of(x[row])
+    ids[step + 1, row], logprobs[step, row] = token, top - norm
+
+
+def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, places, cos, sin, logprobs, ends, counters):  # type: ignore[no-untyped-def]
+    """All entries of a plan, in their order, once for each step.
 
     Args:
         plan: (entries, 18), see `COLUMNS`. reals: (entries, 2), of the norm its eps, and what scores are multiplied by.
@@ -221,17 +253,23 @@ def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, pl
         buffers: (n, 2), address and width of (B, width) float32 arrays. own: (threads, B, D) float32.
         numbers, marks: what `packed.room` gives, one for each thread.
         caches: (layers, 2), addresses of keys and values. shape: G, S and K of these.
-        ids, places: (B,), the new tokens and their slots. cos, sin: (B, K), or (B, 0) for none.
-        counters: (entries, (threads + 1) · 8) zeros, see `meeting.py`.
+        ids: (T + 1, B), of which the first are the new tokens; those that a step chooses come behind them.
+        places: (B,), the slots of the new tokens. cos, sin: (T, B, K), or (T, B, 0) for none.
+        logprobs: (T, B), of what is chosen. ends: tokens after which there is no further step.
+        counters: (T · entries, (threads + 1) · 8) zeros, see `meeting.py`.
+
+    Returns: how many steps were made.
     """
-    rows, threads, (groups, slots, width) = places.size, own.shape[0], shape
-    each = groups * slots * width
+    rows, threads, entries = places.size, own.shape[0], plan.shape[0]
     for number in prange(threads):
         thread = np.int64(number)
-        for e in range(plan.shape[0]):
-            entry, pieces, done = plan[e], _amount(plan[e], rows, groups), 0
+        for phase in range(logprobs.shape[0] * entries):
+            step, e = phase // entries, phase % entries
+            if e == 0 and step > 0 and _over(ids, step, ends):
+                break
+            entry, pieces, done = plan[e], _amount(plan[e], rows, shape[0]), 0
             x, y = _table(buffers[entry[SOURCE]], rows), _table(buffers[entry[TARGET]], rows)
-            piece = take(counters, e, thread, threads, pieces)
+            piece = take(counters, phase, thread, threads, pieces)
             if piece >= 0 and entry[NORM] != 0:
                 weight, bias = _floats(entry[NORM], entry[WIDE]), _floats(entry[NORM_BIAS], entry[WIDE])
                 _normed(x, weight, bias, reals[e, 0], entry[CENTRED] != 0, own[thread])
@@ -242,15 +280,18 @@ def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, pl
                 if entry[KIND] == PRODUCT:
                     _multiply(like, x, numbers[thread], marks[thread], entry, piece * entry[SIZE], y)
                 elif entry[KIND] == ATTENTION:
-                    row, group = piece // groups, piece % groups
-                    keys = _floats(caches[entry[SIZE], 0], rows * each).reshape(rows, groups, slots, width)[row]
-                    values = _floats(caches[entry[SIZE], 1], rows * each).reshape(rows, groups, slots, width)[row]
-                    _attend(x[row], keys, values, group, places[row], cos[row], sin[row], reals[e, 1], y[row])
+                    _look(entry, reals[e, 1], x, caches, shape, places, (cos, sin), step, piece, y)
+                elif entry[KIND] == CHOICE:
+                    _choose(x, ids, logprobs, step, piece)
                 else:
-                    _embed(entry, ids, places, piece * entry[SIZE], y)
+                    _embed(entry, ids[step], places, step, piece * entry[SIZE], y)
                 done += 1
-                piece = take(counters, e, thread, threads, pieces)
-            meet(counters, e, threads, pieces, done)
+                piece = take(counters, phase, thread, threads, pieces)
+            meet(counters, phase, threads, pieces, done)
+    made = 1
+    while made < logprobs.shape[0] and not _over(ids, made, ends):
+        made += 1
+    return made
 
 
 run = shared(_run, **FAST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,6 +81,44 @@ def test_a_step_is_the_same_on_any_number_of_threads(case: str) -> None:
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
+@cases
+@pytest.mark.parametrize("rows", [1, 3])
+@torch.inference_mode()
+def test_steps_at_once_are_steps_one_by_one(case: str, rows: int) -> None:
+    for kind in (lambda network: with_linears(network, FewRowsLinear), quantized):
+        decoder = CausalDecoder(kind(network(case)))
+        assert decoder.burst(rows) > 1 and decoder.burst(FEW_ROWS + 1) == 1
+        caches = [decoder.cache(rows, 20) for _ in "ab"]
+        for cache in caches:
+            decoder(ids(rows, 7), torch.arange(7) < 1 + torch.arange(rows)[:, None] % 7, cache)
+        token, expected, shares = ids(rows, 12)[:, :1], [], []
+        for _ in range(12):
+            scores = decoder(token, None, caches[0])
+            token = scores.argmax(-1, keepdim=True)
+            expected.append(token[:, 0])
+            shares.append(scores.log_softmax(-1).gather(1, token)[:, 0])
+        found, logprobs = decoder.greedy(ids(rows, 12)[:, :1], caches[1], 12, np.array([], dtype=np.int64))
+        assert torch.equal(found, torch.stack(expected))
+        assert (logprobs - torch.stack(shares)).abs().max() <= 1e-5
+        assert torch.equal(caches[0].lengths, caches[1].lengths) and torch.equal(
+            caches[0].values[..., :19, :], caches[1].values[..., :19, :]
+        )
+
+
+@torch.inference_mode()
+def test_steps_at_once_stop_where_a_row_ends() -> None:
+    decoder = CausalDecoder(with_linears(network("gpt2"), FewRowsLinear))
+    token, (whole, cut) = ids(3, 1), (decoder.cache(3, 20) for _ in "ab")
+    everything, logprobs = decoder.greedy(token, whole, 15, np.array([], dtype=np.int64))
+    end = int(everything[4, 1])
+    first = int((everything == end).any(1).nonzero()[0])
+    found, shares = decoder.greedy(token, cut, 15, np.array([end, 1000]))
+    assert len(found) == first + 1 <= 5 and torch.equal(found, everything[: first + 1]) and torch.equal(shares, logprobs[: first + 1])
+    assert cut.lengths.tolist() == [first + 1] * 3
+    rest, _ = decoder.greedy(found[-1][:, None], cut, 15 - len(found), np.array([], dtype=np.int64))
+    assert torch.equal(rest, everything[first + 1 :]), "what came too much has left no trace"
+
+
 def test_networks_with_other_parts_go_the_long_way() -> None:
     name, settings = CASES["gpt2"]
     kind = ARCHITECTURES.get(name)
@@ -95,6 +134,8 @@ def test_a_cache_that_is_full_is_named() -> None:
         decoder(ids(1, 1), None, cache)
         with pytest.raises(LexloomError, match="outgrown its cache"):
             decoder(ids(1, 1), None, cache)
+        with pytest.raises(LexloomError, match="outgrown its cache"):
+            decoder.greedy(ids(1, 1), decoder.cache(1, 3), 4, np.array([], dtype=np.int64))
 
 
 @torch.inference_mode()

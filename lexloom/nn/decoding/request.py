@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -57,6 +59,23 @@ class Decoder(Protocol):
 
         Args:
             mask: (B, T) bool, False at padding, before or behind; None where there is none. A row of padding alone gets any scores.
+        """
+        ...
+
+
+@runtime_checkable
+class InBursts(Protocol):
+    """A decoder that can find some of the likeliest tokens by itself, one after the other, before anybody looks at them."""
+
+    def burst(self, rows: int) -> int:
+        """How many tokens of each of so many rows it should find at once; 1 where it cannot."""
+        ...
+
+    def greedy(self, ids: Tensor, cache: Cache, steps: int, ends: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Reads (B, 1) new tokens and then what it finds: (T, B) tokens, each the likeliest, and their log-probabilities.
+
+        Args:
+            steps: T; fewer where a row comes to one of the (E,) `ends`, which is then the last step.
         """
         ...
 

@@ -1,7 +1,8 @@
 """Continuous batching: requests that come and go while others are under way, each getting the tokens that it would get alone.
 
 Rows that are busy stand in front of the cache, side by side. A newcomer's prompt is read in a batch of its own and put behind them; the
-row of one that ends is taken by the last. So a step computes busy rows only (Yu et al. 2022, "Orca").
+row of one that ends is taken by the last. So a step computes busy rows only (Yu et al. 2022, "Orca"). Where nothing but the likeliest token
+is asked for, a decoder may find some steps ahead; these are told one by one, and newcomers wait for the last of them.
 
 Letters: B busy rows, V vocabulary.
 """
@@ -9,7 +10,7 @@ Letters: B busy rows, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +21,7 @@ from lexloom import keys
 from lexloom.errors import LexloomError
 from lexloom.nn.cache import Cache
 from lexloom.nn.decoding.processors import History, Processor, applied, processors
-from lexloom.nn.decoding.request import Decoder, End, Request, prefilled
+from lexloom.nn.decoding.request import Decoder, End, InBursts, Request, prefilled
 
 _MANY = 4096  # tokens of a vocabulary from which a kernel looks for the best
 
@@ -61,6 +62,12 @@ class _Group:
     rows: Tensor | None
     steps: Sequence[Processor]
     draws: bool
+    ends: Collection[int]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the likeliest token is taken, whatever it is."""
+        return not (self.steps or self.draws)
 
 
 class Scheduler:
@@ -80,6 +87,7 @@ class Scheduler:
         self.waiting: deque[_Row] = deque()
         self.busy: list[_Row] = []
         self._tickets = 0
+        self._ahead: deque[tuple[list[int], list[float]]] = deque()  # tokens of busy rows that are found and not told
         self._front: Cache | None = None  # the busy rows of the cache
         self._groups: list[_Group] | None = None
         self._history: History | None = None
@@ -121,21 +129,50 @@ class Scheduler:
     @torch.inference_mode()
     def step(self) -> list[Chosen]:
         """One token for each request under way, newcomers among them."""
+        if not self._ahead:
+            self._find()
+        return self._tell(*self._ahead.popleft()) if self._ahead else []
+
+    def _find(self) -> None:
+        """One more step, or some of them."""
+        if (steps := self._burst()) > 1:
+            self._run(steps)
+            return
         scores = [self._read()] if self.busy else []
         if newcomers := [self.waiting.popleft() for _ in range(min(len(self.waiting), self.rows - len(self.busy)))]:
             scores.append(self._join(newcomers))
-        if not scores:
-            return []
-        tokens, logprobs = self._choose(torch.cat(scores) if len(scores) > 1 else scores[0])
-        self._tokens = tokens[:, None]
-        return self._tell(tokens.tolist(), logprobs.tolist())
+        if scores:
+            tokens, logprobs = self._choose(torch.cat(scores) if len(scores) > 1 else scores[0])
+            self._tokens = tokens[:, None]
+            self._ahead.append((tokens.tolist(), logprobs.tolist()))
+
+    def _burst(self) -> int:
+        """How many steps may be found at once."""
+        joins = self.waiting and len(self.busy) < self.rows
+        if not self.busy or joins or not isinstance(self.decoder, InBursts) or not self._chooses_plainly():
+            return 1
+        return min(self.decoder.burst(len(self.busy)), *(row.most - len(row.made) for row in self.busy))
+
+    def _run(self, steps: int) -> None:
+        """Some steps at once, up to one with an end."""
+        assert isinstance(self.decoder, InBursts) and self._groups is not None
+        front = self._begun()
+        ends = {end for group in self._groups for end in group.ends}
+        tokens, logprobs = self.decoder.greedy(self._tokens, front, steps, np.array(sorted(ends), dtype=np.int64))
+        self._tokens = tokens[-1][:, None]
+        self._ahead.extend(zip(tokens.tolist(), logprobs.tolist(), strict=True))
 
     def _read(self) -> Tensor:
+        front = self._begun()
+        return self.decoder(self._tokens, None, front).float()
+
+    def _begun(self) -> Cache:
+        """The cache of the busy rows, whose last tokens are to be read."""
         if self._front is None:
             longest = max(len(row.request.prompt) + len(row.made) - 1 for row in self.busy)
             self._front = self.cache.front(len(self.busy), longest)
             self._tokens = torch.tensor([[row.made[-1]] for row in self.busy], device=self.decoder.device)
-        return self.decoder(self._tokens, None, self._front).float()
+        return self._front
 
     def _join(self, newcomers: list[_Row]) -> Tensor:
         scores, prompts = prefilled(self.decoder, [row.request for row in newcomers])
@@ -148,10 +185,14 @@ class Scheduler:
     def _leave(self, places: Sequence[int]) -> None:
         for place in sorted(places, reverse=True):
             last = len(self.busy) - 1
-            row = self.busy.pop()
+            row, ahead = self.busy.pop(), [(tokens.pop(), logprobs.pop()) for tokens, logprobs in self._ahead]
             if place < last:
                 self.busy[place] = row
                 self.cache.take(place, self.cache, last)
+                for (tokens, logprobs), (token, logprob) in zip(self._ahead, ahead, strict=True):
+                    tokens[place], logprobs[place] = token, logprob
+        if not self.busy:
+            self._ahead.clear()
         self._changed()
 
     def _changed(self) -> None:
@@ -160,11 +201,11 @@ class Scheduler:
 
     def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """(B, V) -> (B,) tokens, and their log-probabilities under the scores as they are."""
-        if self._groups is None:
-            self._groups, self._history = self._sorted()
+        plainly = self._chooses_plainly()
         best, tops, norms = _likeliest(scores)
-        if len(self._groups) == 1 and not (self._groups[0].steps or self._groups[0].draws):
+        if plainly:
             return best, tops - norms
+        assert self._groups is not None
         tokens = torch.empty_like(best)
         for group in self._groups:
             part = scores if group.rows is None else scores[group.rows]
@@ -178,6 +219,12 @@ class Scheduler:
         self._append(tokens)
         return tokens, scores.gather(1, tokens[:, None])[:, 0] - norms
 
+    def _chooses_plainly(self) -> bool:
+        """Whether all busy rows get their likeliest token."""
+        if self._groups is None:
+            self._groups, self._history = self._sorted()
+        return all(group.plain for group in self._groups)
+
     def _sorted(self) -> tuple[list[_Group], History | None]:
         found: list[tuple[Request, list[int]]] = []
         for place, row in enumerate(self.busy):
@@ -189,7 +236,7 @@ class Scheduler:
         for request, places in found:
             steps = processors(request.config, self.decoder.vocabulary, [self.busy[place].request.allowed for place in places])
             rows = None if len(found) == 1 else torch.tensor(places, device=self.decoder.device)
-            groups.append(_Group(rows, steps, request.config.do_sample))
+            groups.append(_Group(rows, steps, request.config.do_sample, request.config.ends))
         return groups, self._written() if any(group.steps for group in groups) else None
 
     def _written(self) -> History:

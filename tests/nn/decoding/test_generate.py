@@ -15,8 +15,10 @@ from lexloom import keys
 from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.models.decoder import CausalDecoder, SourceDecoder
-from lexloom.nn.decoding import Generated, GenerationConfig, Request, Scheduler, Trie, generate, stream
+from lexloom.nn.decoding import Generated, GenerationConfig, InBursts, Request, Scheduler, Trie, generate, stream
 from lexloom.nn.decoding.scheduler import draw
+from lexloom.nn.few_rows import FewRowsLinear
+from lexloom.nn.linears import with_linears
 
 ABLE = {name: ARCHITECTURES.get(name).ABILITIES for name in ARCHITECTURES.names()}
 TRANSLATORS = [name for name, able in ABLE.items() if "cross-attention" in able]
@@ -33,6 +35,13 @@ def decoder(name: str = "gpt2", *, length: int = 64) -> CausalDecoder | SourceDe
     config = kind.Config.read(kind.fitted({**kind.TINY, **spread}, length=length, vocabulary=V, ids={}))
     network = Network.build(kind, config, ["seq-to-seq" if reads else "causal-lm"], seed=3)
     return SourceDecoder(network) if reads else CausalDecoder(network)
+
+
+def bursting() -> CausalDecoder:
+    """The same that finds up to 16 tokens of a row before anybody looks at them."""
+    one = CausalDecoder(with_linears(decoder().network, FewRowsLinear))
+    assert isinstance(one, InBursts) and one.burst(1) == 16
+    return one
 
 
 def prompt(number: int, length: int) -> list[int]:
@@ -84,6 +93,41 @@ def test_requests_that_join_and_leave_get_what_they_get_alone(name: str) -> None
         assert [chosen.logprob for chosen in parts] == pytest.approx(alone.logprobs, abs=1e-4)
         assert [chosen.end for chosen in parts] == [None] * (len(parts) - 1) + [alone.end]
     assert {parts[-1].end for parts in made.values()} == {"end", "length"}
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@torch.inference_mode()
+def test_tokens_found_ahead_are_told_one_by_one_whoever_comes_and_goes(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, made, steps = bursting(), dict[int, list[Any]](), list[int]()
+    greedy = one.greedy
+    monkeypatch.setattr(one, "greedy", lambda ids, cache, n, ends: (steps.append(n), greedy(ids, cache, n, ends))[1])
+    settings: list[dict[str, Any]] = [{}, {"eos_token_id": list(range(0, V, 3))}, {}, DRAWN]
+    requests = [
+        request(one, number, **settings[number % (4 if number > 25 else 2)], max_new_tokens=1 + 7 * (number % 4)) for number in range(36)
+    ]
+    requests = [replace(asked, stop=lambda ids: len(ids) > 5) if number % 6 == 5 else asked for number, asked in enumerate(requests)]
+    scheduler, todo, taken_back = Scheduler(one, rows=rows), list(requests), set[int]()
+    for count in range(10_000):
+        if count % 4 == 0 and todo:
+            made[scheduler.add(todo.pop(0))] = []
+        busy, found = {row.ticket for row in scheduler.busy}, scheduler.step()
+        assert len(found) <= rows and busy <= {chosen.ticket for chosen in found}, "each row gets one token a step"
+        for chosen in found:
+            made[chosen.ticket].append(chosen)
+        if count % 29 == 28 and scheduler.busy:
+            taken_back.add(ticket := scheduler.busy[0].ticket)
+            assert scheduler.cancel(ticket)
+        if not todo and scheduler.idle:
+            break
+    assert len(steps) > 10 and max(steps) > 8 and taken_back and len(made) == len(requests)
+    slow = decoder()
+    for asked, (ticket, parts) in zip(requests, made.items(), strict=True):
+        ((alone,),) = generate(slow, [asked])
+        tokens = [chosen.token for chosen in parts]
+        assert tokens == alone.ids[: len(tokens)] and (ticket in taken_back or tokens == alone.ids)
+        assert [chosen.logprob for chosen in parts] == pytest.approx(alone.logprobs[: len(parts)], abs=1e-4)
+        assert ticket in taken_back or parts[-1].end == alone.end
+    assert {parts[-1].end for ticket, parts in made.items() if ticket not in taken_back} == {"end", "length", "stop"}
 
 
 @decoders
