@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from lexloom.batch import padded
 from lexloom.errors import ConfigError, DataError
 from lexloom.models.base import Network
 from lexloom.nn.cache import Cache, SourceCache
+from lexloom.nn.decoding.drawing import Choice
 from lexloom.nn.linears import with_linears
 
 if TYPE_CHECKING:
@@ -76,10 +75,10 @@ class CausalDecoder:
         """See `nn.decoding.InBursts`."""
         return 1 if self._step is None or rows > FEW_ROWS else min(BURST, max(1, BURST_BYTES // self._step.bytes))
 
-    def greedy(self, ids: Tensor, cache: Cache, steps: int, ends: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def ahead(self, ids: Tensor, cache: Cache, choice: Choice) -> tuple[Tensor, Tensor]:
         """See `nn.decoding.InBursts`."""
         assert self._step is not None
-        return self._step.greedy(ids, cache, steps, ends)
+        return self._step.ahead(ids, cache, choice)
 
 
 class SourceDecoder:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lexloom.nn import step_kernel
 from lexloom.nn.block import gelu_tanh
 from lexloom.nn.cache import Cache
+from lexloom.nn.decoding.drawing import Choice
 from lexloom.nn.few_rows import BLOCK, Floats
 from lexloom.nn.meeting import LINE
 from lexloom.nn.packed import room
@@ -78,7 +79,7 @@ class _Plan:
         self.reals.append((0.0, scale))
 
     def choose(self) -> None:
-        """The likeliest token of each row, which is the next."""
+        """A token of each row, which is the next."""
         self.entries.append({"kind": step_kernel.CHOICE, "source": _SCORES})
         self.reals.append((0.0, 0.0))
 
@@ -103,6 +104,7 @@ class _Room:
         self.own = torch.empty(threads, *self.buffers[_STATES].shape).numpy()
         numbers, marks = room(rows, max(widths[:_SCORES]) if like.dtype == np.uint8 else 0)
         self.numbers, self.marks = (torch.from_numpy(array)[None].repeat(threads, *[1] * array.ndim).numpy() for array in (numbers, marks))
+        self.weights = np.empty((threads, widths[_SCORES]), dtype=np.float32)
         self._counters = np.zeros((0, (threads + 1) * LINE), dtype=np.int64)
 
     def counters(self, phases: int) -> npt.NDArray[np.int64]:
@@ -153,22 +155,19 @@ class FusedStep:
 
     def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
         """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter_next` does."""
-        scores = torch.empty(len(ids), self.widths[_SCORES])
-        self._run(self._begun(ids, 1), cache, np.empty((1, len(ids)), np.float32), _NONE, scores)
+        scores, rows = torch.empty(len(ids), self.widths[_SCORES]), len(ids)
+        self._run(self._begun(ids, 1), cache, Choice(np.empty((0, 4)), np.empty((1, rows)), _NONE), scores)
         return scores
 
-    def greedy(self, ids: Tensor, cache: Cache, steps: int, ends: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """(B, 1) new tokens -> (T, B) the likeliest tokens one after the other, and their log-probabilities.
-
-        Args:
-            steps: T, which is less where a row comes to an end: that is the last step then.
-            ends: (E,), the tokens that are ends.
+    def ahead(self, ids: Tensor, cache: Cache, choice: Choice) -> tuple[Tensor, Tensor]:
+        """(B, 1) new tokens -> (T, B) tokens that follow one after the other, and their log-probabilities; fewer than T to an end.
 
         Raises:
             LexloomError: as `Cache.enter_next` does.
         """
-        tokens, logprobs = self._begun(ids, steps), np.empty((steps, len(ids)), np.float32)
-        made = self._run(tokens, cache, logprobs, ends, None)
+        steps = len(choice.uniforms)
+        tokens = self._begun(ids, steps)
+        made, logprobs = self._run(tokens, cache, choice, None)
         cache.forget(steps - made)
         return torch.from_numpy(tokens[1 : made + 1]), torch.from_numpy(logprobs[:made])
 
@@ -180,24 +179,22 @@ class FusedStep:
             raise IndexError(f"ids of 0 to {self.tokens - 1}, not {tokens[0].tolist()}")
         return tokens
 
-    def _run(
-        self, tokens: npt.NDArray[np.int64], cache: Cache, logprobs: Floats, ends: npt.NDArray[np.int64], scores: Tensor | None
-    ) -> int:
-        """Makes the steps, the choice of the next tokens among them where no scores are asked for; how many."""
-        steps, rows = logprobs.shape
-        places = cache.enter_next(rows, steps)
+    def _run(self, tokens: npt.NDArray[np.int64], cache: Cache, choice: Choice, scores: Tensor | None) -> tuple[int, Floats]:
+        """Makes the steps, the choice of the next tokens among them where no scores are asked for: how many, and the log-probabilities."""
+        steps, rows = choice.uniforms.shape
+        logprobs, places = np.empty((steps, rows), np.float32), cache.enter_next(rows, steps)
         size = rows, torch.get_num_threads()
         # taken out while it is in use: another thread makes its own
         room = self._rooms.pop(size, None) or _Room(*size, self.widths, self.like)
         room.where[_SCORES, 0] = (room.buffers[_SCORES] if scores is None else scores).data_ptr()
         table = self.choosing if scores is None else self.table
-        shape = (self.step.groups, cache.slots + 1, self.step.head_width)
+        shape, counters = (self.step.groups, cache.slots + 1, self.step.head_width), room.counters(steps * len(table))
         made: int = step_kernel.run(
-            table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, cache.addresses, shape,
-            tokens, places, *self._turned(places, steps), logprobs, ends, room.counters(steps * len(table)),
+            table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, room.weights, cache.addresses, shape,
+            tokens, places, self._turned(places, steps), (choice.rules, choice.uniforms, choice.ends), logprobs, counters,
         )  # fmt: skip
         self._rooms[size] = room
-        return made
+        return made, logprobs
 
     def _turned(self, places: npt.NDArray[np.int64], steps: int) -> tuple[Floats, Floats]:
         if self.step.turned is None:

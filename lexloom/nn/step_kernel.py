@@ -1,6 +1,6 @@
 """A list of products and attentions, one after the other, in a single call, whose pieces threads share (`meeting.py`).
 
-A list that ends with the choice of the likeliest token may be gone through several times in that call.
+A list that ends with the choice of a token may be gone through several times in that call.
 
 Letters: B rows, D in, N out, G groups of heads that share keys, K head width, S slots, T steps.
 """
@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import overload
 
 from lexloom.compute import kernel, shared
+from lexloom.nn.drawn import drawn_of
 from lexloom.nn.few_rows import multiply_rows
 from lexloom.nn.instructions import instruction
 from lexloom.nn.likeliest import likeliest_of
@@ -238,29 +239,34 @@ def _look(entry, scale, x, caches, shape, places, turns, step, piece, y):  # typ
 
 
 @kernel(**FAST)
-def _choose(x, ids, logprobs, step, row):  # type: ignore[no-untyped-def]
+def _choose(x, ids, logprobs, choice, weights, step, row):  # type: ignore[no-untyped-def]
     """What a row goes on with."""
+    rules, uniforms, _ = choice
     token, top, norm = likeliest_of(x[row])
-    ids[step + 1, row], logprobs[step, row] = token, top - norm
+    if rules[row, 0] > 0:
+        token = drawn_of(x[row], top, rules[row], uniforms[step, row], weights)
+    ids[step + 1, row], logprobs[step, row] = token, x[row, token] - norm
 
 
-def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, places, cos, sin, logprobs, ends, counters):  # type: ignore[no-untyped-def]
+def _run(  # type: ignore[no-untyped-def]
+    plan, reals, like, buffers, own, numbers, marks, weights, caches, shape, ids, places, turns, choice, logprobs, counters,
+):  # fmt: skip
     """All entries of a plan, in their order, once for each step.
 
     Args:
         plan: (entries, 18), see `COLUMNS`. reals: (entries, 2), of the norm its eps, and what scores are multiplied by.
         like: an array of the dtype of the weights, float32 or, as `packed.pack` has them, uint8.
         buffers: (n, 2), address and width of (B, width) float32 arrays. own: (threads, B, D) float32.
-        numbers, marks: what `packed.room` gives, one for each thread.
+        numbers, marks: what `packed.room` gives, one for each thread. weights: (threads, V) float32, to draw with.
         caches: (layers, 2), addresses of keys and values. shape: G, S and K of these.
         ids: (T + 1, B), of which the first are the new tokens; those that a step chooses come behind them.
-        places: (B,), the slots of the new tokens. cos, sin: (T, B, K), or (T, B, 0) for none.
-        logprobs: (T, B), of what is chosen. ends: tokens after which there is no further step.
+        places: (B,), the slots of the new tokens. turns: cosines and sines, each (T, B, K), or (T, B, 0) for none.
+        choice: (B, 4) rules, (T, B) numbers in [0, 1) and (E,) ends, see `decoding.drawing.Choice`. logprobs: (T, B), of what is chosen.
         counters: (T · entries, (threads + 1) · 8) zeros, see `meeting.py`.
 
     Returns: how many steps were made.
     """
-    rows, threads, entries = places.size, own.shape[0], plan.shape[0]
+    rows, threads, entries, ends = places.size, own.shape[0], plan.shape[0], choice[2]
     for number in prange(threads):
         thread = np.int64(number)
         for phase in range(logprobs.shape[0] * entries):
@@ -280,9 +286,9 @@ def _run(plan, reals, like, buffers, own, numbers, marks, caches, shape, ids, pl
                 if entry[KIND] == PRODUCT:
                     _multiply(like, x, numbers[thread], marks[thread], entry, piece * entry[SIZE], y)
                 elif entry[KIND] == ATTENTION:
-                    _look(entry, reals[e, 1], x, caches, shape, places, (cos, sin), step, piece, y)
+                    _look(entry, reals[e, 1], x, caches, shape, places, turns, step, piece, y)
                 elif entry[KIND] == CHOICE:
-                    _choose(x, ids, logprobs, step, piece)
+                    _choose(x, ids, logprobs, choice, weights[thread], step, piece)
                 else:
                     _embed(entry, ids[step], places, step, piece * entry[SIZE], y)
                 done += 1

@@ -13,6 +13,7 @@ from lexloom.errors import LexloomError
 from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.models.decoder import FEW_ROWS, CausalDecoder
 from lexloom.nn import few_rows
+from lexloom.nn.decoding.drawing import Choice
 from lexloom.nn.few_rows import FewRowsLinear
 from lexloom.nn.fused import FusedStep
 from lexloom.nn.linears import with_linears
@@ -37,6 +38,11 @@ def network(case: str) -> Network:
 
 def ids(rows: int, length: int) -> torch.Tensor:
     return torch.from_numpy(keys.integers(keys.key("fused"), rows * length, 61)).view(rows, length)
+
+
+def likeliest(rows: int, steps: int, *ends: int) -> Choice:
+    """The likeliest token, so many times."""
+    return Choice(np.zeros((rows, 4)), np.zeros((steps, rows)), np.array(ends, dtype=np.int64))
 
 
 @cases
@@ -97,7 +103,7 @@ def test_steps_at_once_are_steps_one_by_one(case: str, rows: int) -> None:
             token = scores.argmax(-1, keepdim=True)
             expected.append(token[:, 0])
             shares.append(scores.log_softmax(-1).gather(1, token)[:, 0])
-        found, logprobs = decoder.greedy(ids(rows, 12)[:, :1], caches[1], 12, np.array([], dtype=np.int64))
+        found, logprobs = decoder.ahead(ids(rows, 12)[:, :1], caches[1], likeliest(rows, 12))
         assert torch.equal(found, torch.stack(expected))
         assert (logprobs - torch.stack(shares)).abs().max() <= 1e-5
         assert torch.equal(caches[0].lengths, caches[1].lengths) and torch.equal(
@@ -109,13 +115,13 @@ def test_steps_at_once_are_steps_one_by_one(case: str, rows: int) -> None:
 def test_steps_at_once_stop_where_a_row_ends() -> None:
     decoder = CausalDecoder(with_linears(network("gpt2"), FewRowsLinear))
     token, (whole, cut) = ids(3, 1), (decoder.cache(3, 20) for _ in "ab")
-    everything, logprobs = decoder.greedy(token, whole, 15, np.array([], dtype=np.int64))
+    everything, logprobs = decoder.ahead(token, whole, likeliest(3, 15))
     end = int(everything[4, 1])
     first = int((everything == end).any(1).nonzero()[0])
-    found, shares = decoder.greedy(token, cut, 15, np.array([end, 1000]))
+    found, shares = decoder.ahead(token, cut, likeliest(3, 15, end, 1000))
     assert len(found) == first + 1 <= 5 and torch.equal(found, everything[: first + 1]) and torch.equal(shares, logprobs[: first + 1])
     assert cut.lengths.tolist() == [first + 1] * 3
-    rest, _ = decoder.greedy(found[-1][:, None], cut, 15 - len(found), np.array([], dtype=np.int64))
+    rest, _ = decoder.ahead(found[-1][:, None], cut, likeliest(3, 15 - len(found)))
     assert torch.equal(rest, everything[first + 1 :]), "what came too much has left no trace"
 
 
@@ -135,7 +141,7 @@ def test_a_cache_that_is_full_is_named() -> None:
         with pytest.raises(LexloomError, match="outgrown its cache"):
             decoder(ids(1, 1), None, cache)
         with pytest.raises(LexloomError, match="outgrown its cache"):
-            decoder.greedy(ids(1, 1), decoder.cache(1, 3), 4, np.array([], dtype=np.int64))
+            decoder.ahead(ids(1, 1), decoder.cache(1, 3), likeliest(1, 4))
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""What settings make of a decoder's scores before a token is chosen: small functions, each from scores to scores.
+"""What settings make of a decoder's scores before a token is chosen (`drawing.py`): small functions, each from scores to scores.
 
 They stand in the order in which `transformers` applies them. Of a row they see its own tokens alone: neither padding nor neighbours count.
 
@@ -55,7 +55,7 @@ Processor = Callable[[Tensor, History], Tensor]
 
 
 def processors(config: GenerationConfig, vocabulary: int, allowed: Sequence[Allowed | None] = ()) -> list[Processor]:
-    """What a configuration asks for, in order; nothing for plain greedy decoding.
+    """What a configuration asks for, in order; nothing where a token is chosen from the scores as they are.
 
     Args:
         vocabulary: V.
@@ -81,19 +81,6 @@ def processors(config: GenerationConfig, vocabulary: int, allowed: Sequence[Allo
         found.append(partial(suppressed, tokens=c.suppress_tokens))
     if c.begin_suppress_tokens:
         found.append(partial(suppressed_at_first, tokens=c.begin_suppress_tokens))
-    return found + (_for_drawing(c, vocabulary) if c.do_sample else [])
-
-
-def _for_drawing(c: GenerationConfig, vocabulary: int) -> list[Processor]:
-    found: list[Processor] = []
-    if c.temperature != 1.0:
-        found.append(partial(tempered, temperature=c.temperature))
-    if 0 < c.top_k < vocabulary:
-        found.append(partial(top_k, k=c.top_k))
-    if c.top_p < 1.0:
-        found.append(partial(top_p, share=c.top_p))
-    if c.min_p:
-        found.append(partial(min_p, share=c.min_p))
     return found
 
 
@@ -179,30 +166,6 @@ def suppressed(scores: Tensor, history: History, *, tokens: Sequence[int]) -> Te
 def suppressed_at_first(scores: Tensor, history: History, *, tokens: Sequence[int]) -> Tensor:
     """These tokens do not come first."""
     return _where(history.made == 0, _banned(scores, tokens), scores)
-
-
-def tempered(scores: Tensor, history: History, *, temperature: float) -> Tensor:
-    """Below 1 the likely becomes likelier, above 1 less so."""
-    return scores / temperature
-
-
-def top_k(scores: Tensor, history: History, *, k: int) -> Tensor:
-    """The `k` best stay, and what is as good as the last of them (Fan et al. 2018)."""
-    return scores.masked_fill(scores < scores.topk(k).values[:, -1:], _NEVER)
-
-
-def top_p(scores: Tensor, history: History, *, share: float) -> Tensor:
-    """The fewest tokens stay that have this share together (Holtzman et al. 2020)."""
-    ordered, places = scores.sort(descending=False)
-    out = ordered.softmax(-1).cumsum(-1) <= 1 - share
-    out[:, -1] = False
-    return scores.masked_fill(out.scatter(1, places, out), _NEVER)
-
-
-def min_p(scores: Tensor, history: History, *, share: float) -> Tensor:
-    """Those stay that have at least this share of what the best one has (Nguyen et al. 2024)."""
-    shares = scores.softmax(-1)
-    return scores.masked_fill(shares < share * shares.amax(-1, keepdim=True), _NEVER)
 
 
 def _banned(scores: Tensor, tokens: Sequence[int]) -> Tensor:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lexloom.errors import DataError
 from lexloom.nn.cache import Cache
+from lexloom.nn.decoding.drawing import Choice
 from lexloom.nn.decoding.processors import Allowed
 from lexloom.nn.decoding.settings import GenerationConfig
 
@@ -65,17 +64,16 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class InBursts(Protocol):
-    """A decoder that can find some of the likeliest tokens by itself, one after the other, before anybody looks at them."""
+    """A decoder that can choose some tokens by itself, one after the other, before anybody looks at them."""
 
     def burst(self, rows: int) -> int:
-        """How many tokens of each of so many rows it should find at once; 1 where it cannot."""
+        """How many tokens of each of so many rows it should choose at once; 1 where it cannot."""
         ...
 
-    def greedy(self, ids: Tensor, cache: Cache, steps: int, ends: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Reads (B, 1) new tokens and then what it finds: (T, B) tokens, each the likeliest, and their log-probabilities.
+    def ahead(self, ids: Tensor, cache: Cache, choice: Choice) -> tuple[Tensor, Tensor]:
+        """Reads (B, 1) new tokens and then what it chooses: (T, B) tokens and their log-probabilities.
 
-        Args:
-            steps: T; fewer where a row comes to one of the (E,) `ends`, which is then the last step.
+        There are fewer where a row comes to an end, which is then the last step.
         """
         ...
 

@@ -1,10 +1,12 @@
 """Continuous batching: requests that come and go while others are under way, each getting the tokens that it would get alone.
 
 Rows that are busy stand in front of the cache, side by side. A newcomer's prompt is read in a batch of its own and put behind them; the
-row of one that ends is taken by the last. So a step computes busy rows only (Yu et al. 2022, "Orca"). Where nothing but the likeliest token
-is asked for, a decoder may find some steps ahead; these are told one by one, and newcomers wait for the last of them.
+row of one that ends is taken by the last. So a step computes busy rows only (Yu et al. 2022, "Orca").
 
-Letters: B busy rows, V vocabulary.
+Where tokens are chosen from the scores as they are, a decoder may choose those of some steps by itself; they are told one by one, and
+newcomers wait for the last of them.
+
+Letters: B busy rows, V vocabulary, T steps.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lexloom import keys
 from lexloom.errors import LexloomError
 from lexloom.nn.cache import Cache
+from lexloom.nn.decoding.drawing import Choice, Rule, choose
 from lexloom.nn.decoding.processors import History, Processor, applied, processors
 from lexloom.nn.decoding.request import Decoder, End, InBursts, Request, prefilled
 
-_MANY = 4096  # tokens of a vocabulary from which a kernel looks for the best
+_MANY = 4096  # tokens of a vocabulary from which kernels choose
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,8 @@ class _Group:
 
     rows: Tensor | None
     steps: Sequence[Processor]
-    draws: bool
+    rule: Rule
     ends: Collection[int]
-
-    @property
-    def plain(self) -> bool:
-        """Whether the likeliest token is taken, whatever it is."""
-        return not (self.steps or self.draws)
 
 
 class Scheduler:
@@ -87,6 +86,9 @@ class Scheduler:
         self.waiting: deque[_Row] = deque()
         self.busy: list[_Row] = []
         self._tickets = 0
+        on_cpu = decoder.device.type == "cpu"
+        # the same for all that is ever drawn here, so that neighbours change nothing
+        self._compiled = on_cpu and (decoder.vocabulary >= _MANY or (isinstance(decoder, InBursts) and decoder.burst(1) > 1))
         self._ahead: deque[tuple[list[int], list[float]]] = deque()  # tokens of busy rows that are found and not told
         self._front: Cache | None = None  # the busy rows of the cache
         self._groups: list[_Group] | None = None
@@ -149,16 +151,19 @@ class Scheduler:
     def _burst(self) -> int:
         """How many steps may be found at once."""
         joins = self.waiting and len(self.busy) < self.rows
-        if not self.busy or joins or not isinstance(self.decoder, InBursts) or not self._chooses_plainly():
+        if not self.busy or joins or not isinstance(self.decoder, InBursts) or any(group.steps for group in self._settings()):
             return 1
         return min(self.decoder.burst(len(self.busy)), *(row.most - len(row.made) for row in self.busy))
 
     def _run(self, steps: int) -> None:
         """Some steps at once, up to one with an end."""
-        assert isinstance(self.decoder, InBursts) and self._groups is not None
-        front = self._begun()
-        ends = {end for group in self._groups for end in group.ends}
-        tokens, logprobs = self.decoder.greedy(self._tokens, front, steps, np.array(sorted(ends), dtype=np.int64))
+        assert isinstance(self.decoder, InBursts)
+        front, groups, rules = self._begun(), self._settings(), np.zeros((len(self.busy), 4))
+        for group in groups:
+            rules[slice(None) if group.rows is None else group.rows.numpy()] = group.rule.array()
+        ends = np.array(sorted({end for group in groups for end in group.ends}), dtype=np.int64)
+        uniforms = self._uniforms(None, steps) if any(group.rule.draws for group in groups) else np.zeros((steps, len(self.busy)))
+        tokens, logprobs = self.decoder.ahead(self._tokens, front, Choice(rules, uniforms, ends))
         self._tokens = tokens[-1][:, None]
         self._ahead.extend(zip(tokens.tolist(), logprobs.tolist(), strict=True))
 
@@ -201,17 +206,17 @@ class Scheduler:
 
     def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """(B, V) -> (B,) tokens, and their log-probabilities under the scores as they are."""
-        plainly = self._chooses_plainly()
+        groups = self._settings()
         best, tops, norms = _likeliest(scores)
-        if plainly:
+        if not any(group.steps or group.rule.draws for group in groups):
             return best, tops - norms
-        assert self._groups is not None
         tokens = torch.empty_like(best)
-        for group in self._groups:
+        for group in groups:
             part = scores if group.rows is None else scores[group.rows]
             if group.steps and self._history is not None:
                 part = applied(part, _of(self._history, group.rows), group.steps)
-            found = draw(part, self._uniforms(group.rows)) if group.draws else part.argmax(-1)
+            uniforms = torch.from_numpy(self._uniforms(group.rows)[0]).to(self.decoder.device)
+            found = choose(part, group.rule, uniforms, compiled=self._compiled)
             if group.rows is None:
                 tokens = found
             else:
@@ -219,11 +224,11 @@ class Scheduler:
         self._append(tokens)
         return tokens, scores.gather(1, tokens[:, None])[:, 0] - norms
 
-    def _chooses_plainly(self) -> bool:
-        """Whether all busy rows get their likeliest token."""
+    def _settings(self) -> list[_Group]:
+        """Busy rows by their settings."""
         if self._groups is None:
             self._groups, self._history = self._sorted()
-        return all(group.plain for group in self._groups)
+        return self._groups
 
     def _sorted(self) -> tuple[list[_Group], History | None]:
         found: list[tuple[Request, list[int]]] = []
@@ -236,7 +241,7 @@ class Scheduler:
         for request, places in found:
             steps = processors(request.config, self.decoder.vocabulary, [self.busy[place].request.allowed for place in places])
             rows = None if len(found) == 1 else torch.tensor(places, device=self.decoder.device)
-            groups.append(_Group(rows, steps, request.config.do_sample, request.config.ends))
+            groups.append(_Group(rows, steps, Rule.of(request.config), request.config.ends))
         return groups, self._written() if any(group.steps for group in groups) else None
 
     def _written(self) -> History:
@@ -259,12 +264,11 @@ class Scheduler:
             history.lengths.add_(1)
             history.made.add_(1)
 
-    def _uniforms(self, rows: Tensor | None) -> Tensor:
-        """(B,) numbers in [0, 1), of (seed, request, step)."""
+    def _uniforms(self, rows: Tensor | None, steps: int = 1) -> npt.NDArray[np.float64]:
+        """(T, B) numbers in [0, 1), of (seed, request, step)."""
         chosen = self.busy if rows is None else [self.busy[i] for i in rows.tolist()]
-        steps = np.array([len(row.made) for row in chosen], dtype=np.uint64)
-        drawn = keys.uniform(keys.key(np.stack([row.key for row in chosen]), steps), 1)[:, 0]
-        return torch.from_numpy(drawn).to(self.decoder.device)
+        made = np.array([len(row.made) for row in chosen], dtype=np.uint64) + np.arange(steps, dtype=np.uint64)[:, None]
+        return np.ascontiguousarray(keys.uniform(keys.key(np.stack([row.key for row in chosen]), made), 1)[..., 0])
 
     def _tell(self, tokens: list[int], logprobs: list[float]) -> list[Chosen]:
         found, over = [], []
@@ -293,13 +297,3 @@ def _of(history: History, rows: Tensor | None) -> History:
     if rows is None:
         return history
     return History(*(column[rows] for column in (history.ids, history.lengths, history.made, history.most, history.least)))
-
-
-def draw(scores: Tensor, uniforms: Tensor) -> Tensor:
-    """One token a row, by the inverse of the cumulative shares: (B, V) scores and (B,) numbers in [0, 1) -> (B,) ids.
-
-    In order of the ids and in float64, so that a last digit of a score seldom changes what is drawn.
-    """
-    sums = scores.double().softmax(-1).cumsum(-1)
-    found = torch.searchsorted(sums, (uniforms * sums[:, -1])[:, None], right=True)[:, 0]
-    return torch.minimum(found, (sums < sums[:, -1:]).sum(-1))  # never behind the last one that has a share

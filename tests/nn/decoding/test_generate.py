@@ -15,8 +15,9 @@ from lexloom import keys
 from lexloom.errors import ConfigError, DataError, LexloomError
 from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.models.decoder import CausalDecoder, SourceDecoder
+from lexloom.nn.cache import Cache
 from lexloom.nn.decoding import Generated, GenerationConfig, InBursts, Request, Scheduler, Trie, generate, stream
-from lexloom.nn.decoding.scheduler import draw
+from lexloom.nn.decoding.drawing import Choice, draw
 from lexloom.nn.few_rows import FewRowsLinear
 from lexloom.nn.linears import with_linears
 
@@ -99,11 +100,17 @@ def test_requests_that_join_and_leave_get_what_they_get_alone(name: str) -> None
 @torch.inference_mode()
 def test_tokens_found_ahead_are_told_one_by_one_whoever_comes_and_goes(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     one, made, steps = bursting(), dict[int, list[Any]](), list[int]()
-    greedy = one.greedy
-    monkeypatch.setattr(one, "greedy", lambda ids, cache, n, ends: (steps.append(n), greedy(ids, cache, n, ends))[1])
-    settings: list[dict[str, Any]] = [{}, {"eos_token_id": list(range(0, V, 3))}, {}, DRAWN]
+    ahead = one.ahead
+
+    def counting(ids: torch.Tensor, cache: Cache, choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+        steps.append(len(choice.uniforms))
+        return ahead(ids, cache, choice)
+
+    monkeypatch.setattr(one, "ahead", counting)
+    ends = {"eos_token_id": list(range(0, V, 3))}
+    settings: list[dict[str, Any]] = [{}, {**DRAWN, **ends}, {**DRAWN, "top_k": 20, "top_p": 0.8, "min_p": 0.01}, ends, KINDS[2]]
     requests = [
-        request(one, number, **settings[number % (4 if number > 25 else 2)], max_new_tokens=1 + 7 * (number % 4)) for number in range(36)
+        request(one, number, **settings[number % (5 if number > 25 else 4)], max_new_tokens=1 + 7 * (number % 4)) for number in range(36)
     ]
     requests = [replace(asked, stop=lambda ids: len(ids) > 5) if number % 6 == 5 else asked for number, asked in enumerate(requests)]
     scheduler, todo, taken_back = Scheduler(one, rows=rows), list(requests), set[int]()

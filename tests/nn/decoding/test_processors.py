@@ -11,6 +11,7 @@ from torch import Tensor
 from lexloom import keys
 from lexloom.errors import ConfigError
 from lexloom.nn.decoding import GenerationConfig, Trie
+from lexloom.nn.decoding.drawing import Rule, warped
 from lexloom.nn.decoding.processors import History, applied, processors
 
 V, LENGTH = 23, 9
@@ -41,6 +42,13 @@ def some_ids() -> Tensor:
     return torch.from_numpy(keys.integers(keys.key("ids"), 4 * LENGTH, 4)).view(4, LENGTH)
 
 
+def processed(name: str, given: Tensor, past: History) -> Tensor:
+    """What is chosen from in the end."""
+    asked = GenerationConfig.read(SETTINGS[name])
+    found = applied(given, past, processors(asked, V))
+    return warped(found, Rule.of(asked)) if asked.do_sample else found
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_scores_are_those_of_transformers(name: str) -> None:
     from transformers import GenerationConfig as Theirs
@@ -52,7 +60,7 @@ def test_scores_are_those_of_transformers(name: str) -> None:
     model._prepare_special_tokens(config, device="cpu")
     made = model._get_logits_processor(config, input_ids_seq_length=LENGTH - 3, device="cpu", logits_processor=[])
     expected = made(ids, given.clone())
-    ours = applied(given, history(ids, [LENGTH] * 4), processors(GenerationConfig.read(SETTINGS[name]), V))
+    ours = processed(name, given, history(ids, [LENGTH] * 4))
     assert torch.equal(ours.isinf(), expected.isinf())
     assert torch.allclose(ours, expected, rtol=1e-6)
     assert not torch.equal(ours, given)
@@ -62,10 +70,9 @@ def test_scores_are_those_of_transformers(name: str) -> None:
 def test_padding_does_not_count(name: str) -> None:
     """Whatever stands behind a row, another row's tokens say, changes nothing."""
     ids, given, lengths = some_ids(), scores(4), [9, 2, 5, 1]
-    steps = processors(GenerationConfig.read(SETTINGS[name]), V)
-    together = applied(given, history(ids, lengths), steps)
+    together = processed(name, given, history(ids, lengths))
     for row, length in enumerate(lengths):
-        alone = applied(given[row : row + 1], history(ids[row : row + 1, :length], [length]), steps)
+        alone = processed(name, given[row : row + 1], history(ids[row : row + 1, :length], [length]))
         assert torch.equal(alone[0], together[row])
 
 
