@@ -101,3 +101,7 @@ class Bart(EncoderDecoder):
     def placed_target(self, ids: Tensor, at: Tensor) -> Tensor:
         """See `EncoderDecoder.placed_target`."""
         return self.target_norm(self.output_embedding(ids) * self.scale + self.target_positions(at + OFFSET))
+
+    def target_table(self) -> tuple[Tensor, nn.Module | None]:
+        """See `EncoderDecoder.target_table`."""
+        return self.target_positions.weight[OFFSET:], self.target_norm

@@ -167,7 +167,7 @@ class Architecture(nn.Module):
         return {}
 
     def step(self) -> DecoderStep | None:
-        """What one step of this decoder is made of, where it is a pre-norm decoder: then it is computed in one go where that is faster."""
+        """What one step of this decoder is made of, where those are the usual parts: then it is computed in one go if that is faster."""
         return None
 
     def cache(self, rows: int, length: int) -> Cache:

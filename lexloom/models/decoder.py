@@ -31,7 +31,40 @@ milliseconds, so that neither a stream of tokens nor who comes next is seen to w
 LEAN_FROM = 1_000_000  # weights from which products of their own kind are worth their compiling
 
 
-class CausalDecoder:
+class _Stepping:
+    """What decoders have in common that compute the next token of each row in one go, where the network has the parts for it."""
+
+    def __init__(self, network: Network, role: str, max_length: int | None) -> None:
+        self.network = lean(network.eval())
+        self._step = _fused(self.network, role)
+        self.vocabulary: int = len(network.heads[role].weight)  # type: ignore[arg-type]
+        self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.network.parameters()).device
+
+    def burst(self, rows: int) -> int:
+        """See `nn.decoding.InBursts`."""
+        return 1 if self._step is None or rows > FEW_ROWS else min(BURST, max(1, BURST_BYTES // self._step.bytes))
+
+    def ahead(self, ids: Tensor, cache: Cache, choice: Choice) -> tuple[Tensor, Tensor]:
+        """See `nn.decoding.InBursts`."""
+        assert self._step is not None
+        return self._step.ahead(ids, cache, choice)
+
+    def _next(self, ids: Tensor, mask: Tensor | None, cache: Cache) -> Tensor | None:
+        """The scores of one token of each row in one go, or None where that is not to be had."""
+        if self._step is None or ids.shape[1] != 1 or len(ids) > FEW_ROWS:
+            return None
+        scores = self._step(ids, cache)
+        if mask is not None:  # padding leaves no trace: what it wrote, the next token of the row writes over
+            cache.lengths -= (~mask[:, 0]).long()
+        return scores
+
+
+class CausalDecoder(_Stepping):
     """A `nn.decoding.Decoder` made of a backbone that reads token by token and its head for the next token.
 
     Args:
@@ -45,15 +78,7 @@ class CausalDecoder:
         if "decoder" not in type(network.backbone).ABILITIES or ROLE not in network.heads:
             roles = ", ".join(sorted(network.roles)) or "none"
             raise ConfigError("this network does not go on with texts", expected=f"a decoder with a {ROLE} head", got=f"heads: {roles}")
-        self.network = lean(network.eval())
-        self._step = _fused(self.network)
-        self.vocabulary: int = len(network.heads[ROLE].weight)  # type: ignore[arg-type]
-        self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.network.parameters()).device
+        super().__init__(network, ROLE, max_length)
 
     def check_source(self, source: Any) -> None:
         """See `nn.decoding.Decoder.check_source`; it reads none."""
@@ -66,22 +91,13 @@ class CausalDecoder:
 
     def __call__(self, ids: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """See `nn.decoding.Decoder`."""
-        if self._step is not None and mask is None and ids.shape[1] == 1 and len(ids) <= FEW_ROWS:
-            return self._step(ids, cache)
+        if (scores := self._next(ids, mask, cache)) is not None:
+            return scores
         batch = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
         return self.network.scores(ROLE, last(self.network.backbone(batch, cache=cache).hidden, mask))
 
-    def burst(self, rows: int) -> int:
-        """See `nn.decoding.InBursts`."""
-        return 1 if self._step is None or rows > FEW_ROWS else min(BURST, max(1, BURST_BYTES // self._step.bytes))
 
-    def ahead(self, ids: Tensor, cache: Cache, choice: Choice) -> tuple[Tensor, Tensor]:
-        """See `nn.decoding.InBursts`."""
-        assert self._step is not None
-        return self._step.ahead(ids, cache, choice)
-
-
-class SourceDecoder:
+class SourceDecoder(_Stepping):
     """A `nn.decoding.Decoder` made of an encoder–decoder and its head for the next token of a target.
 
     A request has the ids of a source, which the encoder reads once, and a prompt that begins with the token that begins a target.
@@ -97,14 +113,7 @@ class SourceDecoder:
         if "cross-attention" not in type(network.backbone).ABILITIES or SOURCE_ROLE not in network.heads:
             expected, roles = f"an encoder–decoder with a {SOURCE_ROLE} head", ", ".join(sorted(network.roles)) or "none"
             raise ConfigError("this network does not write a text for a text", expected=expected, got=f"heads: {roles}")
-        self.network = lean(network.eval())
-        self.vocabulary: int = len(network.heads[SOURCE_ROLE].weight)  # type: ignore[arg-type]
-        self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.network.parameters()).device
+        super().__init__(network, SOURCE_ROLE, max_length)
 
     def check_source(self, source: Any) -> None:
         """See `nn.decoding.Decoder.check_source`."""
@@ -130,6 +139,8 @@ class SourceDecoder:
     def __call__(self, ids: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """See `nn.decoding.Decoder`."""
         assert isinstance(cache, SourceCache)
+        if not cache.unread and cache.sources and (scores := self._next(ids, mask, cache)) is not None:
+            return scores
         batch = {"decoder_input_ids": ids, **cache.unread} | ({} if mask is None else {"decoder_attention_mask": mask})
         cache.unread = {}
         return self.network.scores(SOURCE_ROLE, last(self.network.backbone(batch, cache=cache).hidden, mask))
@@ -156,9 +167,9 @@ def lean(network: Network) -> Network:
     return with_linears(network, FewRowsLinear)
 
 
-def _fused(network: Network) -> FusedStep | None:
+def _fused(network: Network, role: str) -> FusedStep | None:
     """One step of the network in one go, where it is made of the layers that have kernels."""
-    step, head = network.backbone.step(), network.heads[ROLE]
+    step, head = network.backbone.step(), network.heads[role]
     if step is None or not hasattr(head, "arrays"):
         return None
     from lexloom.nn.fused import FusedStep, fits

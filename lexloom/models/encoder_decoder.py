@@ -21,6 +21,7 @@ from lexloom.nn.cache import SourceCache
 from lexloom.nn.dropout import Dropout
 from lexloom.nn.encoder_decoder import DecoderBlock, EncoderBlock, Rates, TargetHead, decoder_inputs
 from lexloom.nn.positions import places
+from lexloom.nn.step import BlockStep, CrossStep, DecoderStep
 
 
 class EncoderDecoderConfig(Config):
@@ -192,6 +193,23 @@ class EncoderDecoder(Architecture):
             kept = () if cache is None else (cache.layer(i), cache.source(i))
             states.append(block(states[-1], bias, source, source_bias, row_keys, *kept))
         return states
+
+    def step(self) -> DecoderStep:
+        """See `Architecture.step`."""
+        c, blocks = self.config, []
+        heads = c.decoder_attention_heads
+        block: Any
+        for block in self.decoder:
+            own, cross = block.attention, CrossStep(block.cross.q, block.cross.out, block.cross_norm)
+            layers, scale = (block.up, block.down, block.act, False), (c.d_model // heads) ** -0.5
+            blocks.append(BlockStep(block.attention_norm, [own.qkv], own.out, block.norm, *layers, scale, cross))
+        positions, norm = self.target_table()
+        sizes = (heads, heads, c.d_model // heads)
+        return DecoderStep(blocks, self.output_embedding, positions, None, None, *sizes, self.scale, norm)
+
+    def target_table(self) -> tuple[Tensor, nn.Module | None]:
+        """(places, D), what `placed_target` adds for a place, and the norm that follows, or None."""
+        raise NotImplementedError
 
     def cache(self, rows: int, length: int) -> SourceCache:
         """An empty cache for `rows` targets of at most `length` tokens."""

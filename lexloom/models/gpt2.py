@@ -206,7 +206,7 @@ class GPT2(Architecture):
         for block in self.blocks:
             norms, own, layers = (block.attention_norm, block.norm), block.attention, (block.up, block.down)
             blocks.append(BlockStep(norms[0], [own.qkv], own.out, norms[1], *layers, block.act, False, own.scale))
-        return DecoderStep(blocks, self.embedding, self.positions, None, self.norm, c.n_head, c.n_head, c.n_embd // c.n_head)
+        return DecoderStep(blocks, self.embedding, self.positions.weight, None, self.norm, c.n_head, c.n_head, c.n_embd // c.n_head)
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` texts of at most `length` tokens."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from lexloom.errors import ConfigError
 from lexloom.models.base import ARCHITECTURES, Weight, same, stored_twice
@@ -133,6 +133,10 @@ class Marian(EncoderDecoder):
     def placed_target(self, ids: Tensor, at: Tensor) -> Tensor:
         """See `EncoderDecoder.placed_target`."""
         return self._placed(self.output_embedding(ids), at)
+
+    def target_table(self) -> tuple[Tensor, nn.Module | None]:
+        """See `EncoderDecoder.target_table`."""
+        return halved_sinusoids(torch.arange(self.max_length), self.width), None
 
     def _placed(self, x: Tensor, at: Tensor) -> Tensor:
         return x * self.scale + halved_sinusoids(at, self.width).to(x.dtype)

@@ -146,6 +146,15 @@ class Cache:
             self._addresses = np.array([[part.data_ptr() for part in layer] for layer in self.values], dtype=np.int64)
         return self._addresses
 
+    def source_places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Where kernels on a CPU find the sources: none here.
+
+        Returns:
+            (L, 4), addresses of a layer's keys and values, and how many numbers a row of a batch and a head are apart; (B, source
+            tokens), what is added to scores.
+        """
+        return np.empty((0, 4), dtype=np.int64), np.empty((len(self.lengths), 0), dtype=np.float32)
+
     # rows that come, go and change places
 
     def front(self, rows: int, longest: int) -> Self:
@@ -172,8 +181,9 @@ class Cache:
 
     def select(self, rows: Tensor) -> None:
         """Each row becomes what the row of that number was: (B,) int64."""
+        others = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
         used = self.values[:, :, :, :, : self._longest]
-        used.copy_(used[:, :, rows])
+        used[:, :, others] = used[:, :, rows[others]]
         self.lengths.copy_(self.lengths[rows])
 
 
@@ -193,6 +203,7 @@ class SourceCache(Cache):
         self.unread: Mapping[str, Tensor] = {}
         self.sources: dict[int, tuple[Tensor, Tensor]] = {}
         self.source_bias: Tensor | None = None
+        self._source_places: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None = None  # made when it is asked for
         self._read: list[object] = [None] * rows  # of two rows the same thing where they have the same source
 
     def begins(self, given: bool) -> bool:
@@ -215,6 +226,17 @@ class SourceCache(Cache):
         """What layer `i` calls for the keys and values of the source."""
         return partial(self._recall, i)
 
+    def source_places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """See `Cache.source_places`."""
+        if self._source_places is None:
+            pairs = [self.sources[i] for i in range(len(self.values))]
+            places = [[keys.data_ptr(), values.data_ptr(), *keys.stride()[:2]] for keys, values in pairs]
+            seen = (
+                torch.zeros(len(self.lengths), pairs[0][0].shape[2]) if self.source_bias is None else self.source_bias[:, 0, 0].contiguous()
+            )
+            self._source_places = np.array(places, dtype=np.int64), seen.numpy()
+        return self._source_places
+
     def _recall(self, i: int, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         if i not in self.sources:
             keys, values = make()
@@ -229,12 +251,13 @@ class SourceCache(Cache):
         width = self._width(slice(rows))
         found.sources = {i: (keys[:rows, :, :width], values[:rows, :, :width]) for i, (keys, values) in self.sources.items()}
         found.source_bias = None if bias is None else bias[:rows, ..., :width].contiguous()
-        found._read = self._read[:rows]
+        found._read, found._source_places = self._read[:rows], None
         return found
 
     def take(self, row: int, other: Self, of: int) -> None:
         """See `Cache.take`; the row's source comes along, and there is room here for the longest that ever did."""
         super().take(row, other, of)
+        self._source_places = None
         width = other._width(slice(of, of + 1))
         self._widen(other, width)
         assert self.source_bias is not None
@@ -269,6 +292,7 @@ class SourceCache(Cache):
         read = [self._read[row] for row in rows.tolist()]
         if all(new is old for new, old in zip(read, self._read, strict=True)):
             return
+        self._source_places = None
         self.sources = {i: (keys[rows], values[rows]) for i, (keys, values) in self.sources.items()}
         self.source_bias = None if self.source_bias is None else self.source_bias[rows]
         self._read = read

@@ -9,7 +9,7 @@ Letters: B rows, D width, H heads, G groups, K head width, V vocabulary, T steps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +52,12 @@ class _Plan:
         self.kept.append(array)
         return int(array.ctypes.data)
 
-    def embed(self, weight: Tensor, positions: Tensor | None) -> None:
-        """The states of new tokens: rows of the embedding, and of positions."""
+    def embed(self, weight: Tensor, positions: Tensor | None, scale: float) -> None:
+        """The states of new tokens: rows of the embedding, times a scale, and of positions."""
         tables = {"weight": weight.numpy()} | ({} if positions is None else {"bias": positions.numpy()})
         entry = {name: self.address(np.ascontiguousarray(table)) for name, table in tables.items()}
-        self.entries.append({"kind": step_kernel.EMBEDDING, **entry, "wide": weight.shape[1], "target": _STATES, "size": 1})
-        self.reals.append((0.0, 0.0))
+        self.entries.append({"kind": step_kernel.EMBEDDING, **entry, "wide": weight.shape[1], "target": _STATES})
+        self.reals.append((0.0, scale))
 
     def multiply(self, layer: Any, source: int, target: int, *, norm: nn.Module | None = None, gated: bool = False, **more: int) -> int:
         """A product with the weights of a layer, of which the second half may be a gate; N."""
@@ -69,14 +69,20 @@ class _Plan:
         entry["gate"] = entry.pop("gate_weight", 0)
         shape = {"kind": step_kernel.PRODUCT, "out": out, "wide": layer.in_features, "source": source, "target": target}
         self.entries.append({**entry, **shape, **self._norm(norm), **more, "size": BLOCK})
-        eps: Any = getattr(norm, "eps", 0.0)
-        self.reals.append((torch.finfo(torch.float32).eps if eps is None else eps, 0.0))
+        self.reals.append((_eps(norm), 0.0))
         return whole
 
-    def attend(self, layer: int, scale: float) -> None:
-        """The attention of a layer."""
-        self.entries.append({"kind": step_kernel.ATTENTION, "source": _PROJECTED, "target": _FOUND, "size": layer})
+    def attend(self, layer: int, scale: float, *, across: bool = False) -> None:
+        """The attention of a layer, or that to a source."""
+        kind = step_kernel.ACROSS if across else step_kernel.ATTENTION
+        self.entries.append({"kind": kind, "source": _PROJECTED, "target": _FOUND, "size": layer})
         self.reals.append((0.0, scale))
+
+    def norm(self, norm: nn.Module) -> None:
+        """The states become their norm."""
+        wide = len(cast(Tensor, norm.weight))
+        self.entries.append({"kind": step_kernel.NORMED, "source": _STATES, "target": _STATES, "wide": wide, **self._norm(norm)})
+        self.reals.append((_eps(norm), 0.0))
 
     def choose(self) -> None:
         """A token of each row, which is the next."""
@@ -129,8 +135,10 @@ class FusedStep:
     def __init__(self, step: DecoderStep, head: Any) -> None:
         self.step, self.plan = step, _Plan()
         self.tokens = step.embedding.num_embeddings
-        positions = None if step.positions is None else step.positions.weight.detach()
-        self.plan.embed(step.embedding.weight.detach(), positions)
+        positions = None if step.positions is None else step.positions.detach()
+        self.plan.embed(step.embedding.weight.detach(), positions, step.embedding_scale)
+        if step.embedding_norm is not None:
+            self.plan.norm(step.embedding_norm)
         inner = [self._block(layer, block) for layer, block in enumerate(step.blocks)]
         scores = self.plan.multiply(head, _STATES, _SCORES, norm=step.norm)
         heads, groups, width = step.heads, step.groups, step.head_width
@@ -146,12 +154,26 @@ class FusedStep:
         """Adds a block to the plan; its inner width."""
         plan, at = self.plan, 0
         for projection in block.projections:
-            at += plan.multiply(projection, _STATES, _PROJECTED, norm=block.attention_norm, at=at)
+            at += plan.multiply(projection, _STATES, _PROJECTED, norm=self._before(block.attention_norm), at=at)
         plan.attend(layer, block.scale)
-        plan.multiply(block.out, _FOUND, _STATES, onto=1)
-        inner = plan.multiply(block.up, _STATES, _INNER, norm=block.norm, act=ACTIVATIONS[block.act], gated=block.gated)
-        plan.multiply(block.down, _INNER, _STATES, onto=1)
+        self._add(block.out, _FOUND, block.attention_norm)
+        if (cross := block.cross) is not None:
+            plan.multiply(cross.query, _STATES, _PROJECTED, norm=self._before(cross.norm))
+            plan.attend(layer, block.scale, across=True)
+            self._add(cross.out, _FOUND, cross.norm)
+        inner = plan.multiply(block.up, _STATES, _INNER, norm=self._before(block.norm), act=ACTIVATIONS[block.act], gated=block.gated)
+        self._add(block.down, _INNER, block.norm)
         return inner
+
+    def _before(self, norm: nn.Module) -> nn.Module | None:
+        """The norm of what a sub-layer reads, or None where it comes after."""
+        return None if self.step.norm is None else norm
+
+    def _add(self, layer: nn.Module, source: int, norm: nn.Module) -> None:
+        """What a sub-layer adds to the states, and their norm where it comes after."""
+        self.plan.multiply(layer, source, _STATES, onto=1)
+        if self.step.norm is None:
+            self.plan.norm(norm)
 
     def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
         """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter_next` does."""
@@ -190,8 +212,9 @@ class FusedStep:
         table = self.choosing if scores is None else self.table
         shape, counters = (self.step.groups, cache.slots + 1, self.step.head_width), room.counters(steps * len(table))
         made: int = step_kernel.run(
-            table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, room.weights, cache.addresses, shape,
-            tokens, places, self._turned(places, steps), (choice.rules, choice.uniforms, choice.ends), logprobs, counters,
+            table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, room.weights, cache.addresses,
+            cache.source_places(), shape, tokens, places, self._turned(places, steps), (choice.rules, choice.uniforms, choice.ends),
+            logprobs, counters,
         )  # fmt: skip
         self._rooms[size] = room
         return made, logprobs
@@ -205,9 +228,16 @@ class FusedStep:
         return cos, sin
 
 
+def _eps(norm: Any) -> float:
+    """What keeps a norm from dividing by zero; 0 where there is none."""
+    eps = getattr(norm, "eps", 0.0)
+    return torch.finfo(torch.float32).eps if eps is None else float(eps)
+
+
 def fits(step: DecoderStep, head: Any) -> bool:
     """Whether all linear layers have the arrays that kernels take, of one dtype, and the activations are known ones."""
     layers: list[Any] = [layer for block in step.blocks for layer in (*block.projections, block.out, block.up, block.down)]
+    layers += [layer for block in step.blocks if block.cross is not None for layer in (block.cross.query, block.cross.out)]
     if not all(hasattr(layer, "arrays") for layer in (*layers, head)) or any(block.act not in ACTIVATIONS for block in step.blocks):
         return False
     return len({layer.arrays[0].dtype for layer in (*layers, head)}) == 1

@@ -48,11 +48,11 @@ COLUMNS = (
 """What a plan says of an entry: what it is; addresses of (N, D) weights and of (N,) scales and biases; those of a gate as large, or 0; N;
 D; addresses of the norm of the input, or 0, and of its bias; whether that centres; which buffer is read and which written, from which
 column on, and whether it is added; the activation; weight rows of a piece, or the layer of an attention. An embedding has its matrix as
-the weights, and that of positions, or 0, as the bias."""
+the weights, and that of positions, or 0, as the bias. A norm by itself has only what a product says of the norm of its input."""
 (
     KIND, WEIGHT, SCALES, BIAS, GATE, GATE_SCALES, GATE_BIAS, OUT, WIDE, NORM, NORM_BIAS, CENTRED, SOURCE, TARGET, AT, ONTO, ACT, SIZE,
 ) = range(len(COLUMNS))  # fmt: skip
-PRODUCT, ATTENTION, EMBEDDING, CHOICE = range(4)
+PRODUCT, ATTENTION, ACROSS, EMBEDDING, NORMED, CHOICE = range(6)
 NONE, GELU_TANH, SILU, RELU, GELU = range(5)
 _JIT: Any = FAST
 
@@ -92,6 +92,13 @@ def _normed(x, weight, bias, eps, centred, y):  # type: ignore[no-untyped-def]
         factor = np.float32(1) / np.sqrt(square / np.float32(width) + eps)
         for k in range(width):
             y[i, k] = (x[i, k] - mean) * factor * weight[k] + bias[k]
+
+
+@kernel(**FAST)
+def _norm(entry, eps, x, y):  # type: ignore[no-untyped-def]
+    """y ← the norm of an entry, of each row."""
+    weight, bias = _floats(entry[NORM], entry[WIDE]), _floats(entry[NORM_BIAS], entry[WIDE])
+    _normed(x, weight, bias, eps, entry[CENTRED] != 0, y)
 
 
 @kernel(**FAST)
@@ -151,17 +158,16 @@ def _attend(new, keys, values, group, place, cos, sin, scale, y):  # type: ignor
 
 
 @kernel(**FAST)
-def _embed(entry, ids, places, step, begin, y):  # type: ignore[no-untyped-def]
-    """Rows of the embedding, and those of positions where it has some, `step` places on."""
+def _embed(entry, scale, ids, places, step, row, y):  # type: ignore[no-untyped-def]
+    """A row of the embedding, times a scale, and that of positions where it has some, `step` places on."""
     wide = entry[WIDE]
-    for i in range(begin, min(begin + entry[SIZE], ids.size)):
-        token = _floats(entry[WEIGHT] + 4 * wide * ids[i], wide)
-        if entry[BIAS] != 0:
-            position = _floats(entry[BIAS] + 4 * wide * (places[i] + step), wide)
-            for k in range(wide):
-                y[i, k] = token[k] + position[k]
-        else:
-            y[i] = token
+    token = _floats(entry[WEIGHT] + 4 * wide * ids[row], wide)
+    for k in range(wide):
+        y[row, k] = token[k] * scale
+    if entry[BIAS] != 0:
+        position = _floats(entry[BIAS] + 4 * wide * (places[row] + step), wide)
+        for k in range(wide):
+            y[row, k] += position[k]
 
 
 def _made_ready(like, x, wide, numbers, marks):  # type: ignore[no-untyped-def]
@@ -211,11 +217,9 @@ def _multiply(like, x, numbers, marks, entry, begin, y):  # type: ignore[no-unty
 @kernel(**FAST)
 def _amount(entry, rows, groups):  # type: ignore[no-untyped-def]
     """How many pieces an entry has."""
-    if entry[KIND] == ATTENTION:
-        return rows * groups
-    if entry[KIND] == CHOICE:
-        return rows
-    return -(-(rows if entry[KIND] == EMBEDDING else entry[OUT]) // entry[SIZE])
+    if entry[KIND] == PRODUCT:
+        return -(-entry[OUT] // entry[SIZE])
+    return rows * groups if entry[KIND] in (ATTENTION, ACROSS) else rows
 
 
 @kernel(**FAST)
@@ -239,6 +243,20 @@ def _look(entry, scale, x, caches, shape, places, turns, step, piece, y):  # typ
 
 
 @kernel(**FAST)
+def _look_across(entry, scale, x, sources, shape, piece, y):  # type: ignore[no-untyped-def]
+    """A piece of an attention to the source: a row and a group."""
+    (groups, _, width), (where, bias) = shape, sources
+    row, group, place = piece // groups, piece % groups, where[entry[SIZE]]
+    start, seen = 4 * (row * place[2] + group * place[3]), bias.shape[1]
+    keys = _floats(place[0] + start, seen * width).reshape(seen, width)
+    values = _floats(place[1] + start, seen * width).reshape(seen, width)
+    heads, shares = y.shape[1] // width, np.empty(seen, np.float32)
+    queries, each = x[row, : heads * width].reshape(heads, width), heads // groups
+    for head in range(group * each, (group + 1) * each):
+        attend_head(queries, head, keys, values, bias[row], scale, shares, y[row, head * width : (head + 1) * width])
+
+
+@kernel(**FAST)
 def _choose(x, ids, logprobs, choice, weights, step, row):  # type: ignore[no-untyped-def]
     """What a row goes on with."""
     rules, uniforms, _ = choice
@@ -249,7 +267,7 @@ def _choose(x, ids, logprobs, choice, weights, step, row):  # type: ignore[no-un
 
 
 def _run(  # type: ignore[no-untyped-def]
-    plan, reals, like, buffers, own, numbers, marks, weights, caches, shape, ids, places, turns, choice, logprobs, counters,
+    plan, reals, like, buffers, own, numbers, marks, weights, caches, sources, shape, ids, places, turns, choice, logprobs, counters,
 ):  # fmt: skip
     """All entries of a plan, in their order, once for each step.
 
@@ -258,7 +276,7 @@ def _run(  # type: ignore[no-untyped-def]
         like: an array of the dtype of the weights, float32 or, as `packed.pack` has them, uint8.
         buffers: (n, 2), address and width of (B, width) float32 arrays. own: (threads, B, D) float32.
         numbers, marks: what `packed.room` gives, one for each thread. weights: (threads, V) float32, to draw with.
-        caches: (layers, 2), addresses of keys and values. shape: G, S and K of these.
+        caches: (layers, 2), addresses of keys and values. shape: G, S and K of these. sources: see `Cache.source_places`.
         ids: (T + 1, B), of which the first are the new tokens; those that a step chooses come behind them.
         places: (B,), the slots of the new tokens. turns: cosines and sines, each (T, B, K), or (T, B, 0) for none.
         choice: (B, 4) rules, (T, B) numbers in [0, 1) and (E,) ends, see `decoding.drawing.Choice`. logprobs: (T, B), of what is chosen.
@@ -276,9 +294,8 @@ def _run(  # type: ignore[no-untyped-def]
             entry, pieces, done = plan[e], _amount(plan[e], rows, shape[0]), 0
             x, y = _table(buffers[entry[SOURCE]], rows), _table(buffers[entry[TARGET]], rows)
             piece = take(counters, phase, thread, threads, pieces)
-            if piece >= 0 and entry[NORM] != 0:
-                weight, bias = _floats(entry[NORM], entry[WIDE]), _floats(entry[NORM_BIAS], entry[WIDE])
-                _normed(x, weight, bias, reals[e, 0], entry[CENTRED] != 0, own[thread])
+            if piece >= 0 and entry[KIND] == PRODUCT and entry[NORM] != 0:
+                _norm(entry, reals[e, 0], x, own[thread])
                 x = own[thread]
             if piece >= 0 and entry[KIND] == PRODUCT:
                 _made_ready(like, x, entry[WIDE], numbers[thread], marks[thread])
@@ -287,10 +304,14 @@ def _run(  # type: ignore[no-untyped-def]
                     _multiply(like, x, numbers[thread], marks[thread], entry, piece * entry[SIZE], y)
                 elif entry[KIND] == ATTENTION:
                     _look(entry, reals[e, 1], x, caches, shape, places, turns, step, piece, y)
+                elif entry[KIND] == ACROSS:
+                    _look_across(entry, reals[e, 1], x, sources, shape, piece, y)
+                elif entry[KIND] == NORMED:
+                    _norm(entry, reals[e, 0], x[piece : piece + 1], y[piece : piece + 1])
                 elif entry[KIND] == CHOICE:
                     _choose(x, ids, logprobs, choice, weights[thread], step, piece)
                 else:
-                    _embed(entry, ids[step], places, step, piece * entry[SIZE], y)
+                    _embed(entry, reals[e, 1], ids[step], places, step, piece, y)
                 done += 1
                 piece = take(counters, phase, thread, threads, pieces)
             meet(counters, phase, threads, pieces, done)

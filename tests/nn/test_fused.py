@@ -11,8 +11,9 @@ import torch
 from lexloom import keys
 from lexloom.errors import LexloomError
 from lexloom.models.base import ARCHITECTURES, Network
-from lexloom.models.decoder import FEW_ROWS, CausalDecoder
+from lexloom.models.decoder import FEW_ROWS, CausalDecoder, SourceDecoder
 from lexloom.nn import few_rows
+from lexloom.nn.decoding import GenerationConfig, Request, generate
 from lexloom.nn.decoding.drawing import Choice
 from lexloom.nn.few_rows import FewRowsLinear
 from lexloom.nn.fused import FusedStep
@@ -123,6 +124,69 @@ def test_steps_at_once_stop_where_a_row_ends() -> None:
     assert cut.lengths.tolist() == [first + 1] * 3
     rest, _ = decoder.ahead(found[-1][:, None], cut, likeliest(3, 15 - len(found)))
     assert torch.equal(rest, everything[first + 1 :]), "what came too much has left no trace"
+
+
+TRANSLATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bart": ("bart", {"decoder_layers": 2}),
+    "bart-odd": (
+        "bart",
+        {"vocab_size": 61, "d_model": 30, "encoder_attention_heads": 5, "decoder_attention_heads": 5, "decoder_ffn_dim": 44},
+    ),
+    "marian": ("marian", {"decoder_layers": 2, "activation_function": "swish"}),
+    "marian-two": ("marian", {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False, "activation_function": "relu"}),
+}
+
+
+def translator(case: str) -> Network:
+    name, settings = TRANSLATORS[case]
+    kind = ARCHITECTURES.get(name)
+    found = Network.build(kind, kind.Config.read({**kind.TINY, **settings, "init_std": 0.3}), ["seq-to-seq"], seed=2).eval()
+    with torch.no_grad():
+        found.heads["seq-to-seq"].bias.copy_(torch.from_numpy(keys.normal(keys.key("bias"), len(found.heads["seq-to-seq"].bias))))
+    return found
+
+
+@pytest.mark.parametrize("case", TRANSLATORS)
+@pytest.mark.parametrize("rows", [1, 3])
+@torch.inference_mode()
+def test_a_step_with_a_source_is_that_of_the_network(case: str, rows: int) -> None:
+    plain = SourceDecoder(translator(case))
+    assert plain._step is None
+    fused, slow = (SourceDecoder(kind(plain.network)) for kind in (lambda network: with_linears(network, FewRowsLinear), quantized))
+    assert isinstance(fused._step, FusedStep) and isinstance(slow._step, FusedStep)
+    sources = [ids(rows, 9)[row, : 9 - 3 * row].tolist() for row in range(rows)]
+    caches = [one.cache(rows, 20, sources) for one in (plain, fused, slow)]
+    for one, cache in zip((plain, fused, slow), caches, strict=True):
+        one(ids(rows, 2), None, cache)
+    tokens, again = ids(rows, 10), caches[2].front(rows, 20)
+    for t in range(10):
+        mask = None if t % 3 else torch.arange(rows)[:, None] != 1  # a row that waits leaves no trace
+        given = (tokens[:, t : t + 1], mask)
+        expected, found = (one(*given, cache) for one, cache in zip((plain, fused), caches, strict=False))
+        busy = slice(None) if mask is None else mask[:, 0]
+        assert (found - expected)[busy].abs().max() <= 2e-5 * expected.abs().max()
+        rounded = slow(*given, caches[2])
+        quick, slow._step = slow._step, None
+        again.lengths, again._longest = caches[2].lengths - (1 if mask is None else mask[:, 0].long()), 20
+        assert (slow(*given, again) - rounded)[busy].abs().max() <= 2e-5 * rounded.abs().max()
+        again.lengths = caches[2].lengths.clone()
+        slow._step = quick
+    assert caches[0].lengths.tolist() == caches[1].lengths.tolist() == caches[2].lengths.tolist()
+
+
+@pytest.mark.parametrize("case", TRANSLATORS)
+def test_what_follows_a_source_is_the_same_in_one_go(case: str) -> None:
+    """Greedy, drawn and by beams, of mixed length, over fewer rows than there are requests."""
+    slow = SourceDecoder(translator(case))
+    quick = SourceDecoder(with_linears(slow.network, FewRowsLinear))
+    asked = []
+    for number in range(12):
+        kind: dict[str, Any] = ({}, {"do_sample": True, "top_k": 9}, {"num_beams": 3, "num_return_sequences": 2})[number % 3]
+        config = GenerationConfig.read({"max_new_tokens": 3 + 5 * (number % 4), "eos_token_id": list(range(2, 61, 3)), **kind})
+        asked.append(Request([2], config, key=number, source=ids(12, 15)[number, : 3 + number].tolist()))
+    expected, found = (generate(one, asked, rows=4) for one in (slow, quick))
+    assert [[text.ids for text in texts] for texts in found] == [[text.ids for text in texts] for texts in expected]
+    assert {text.end for texts in found for text in texts} == {"end", "length"}
 
 
 def test_networks_with_other_parts_go_the_long_way() -> None:
