@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROLE, SOURCE_ROLE = "causal-lm", "seq-to-seq"
 WRITING = frozenset({ROLE, SOURCE_ROLE})
 """Roles of networks that write text."""
-FEW_ROWS = 16  # rows up to which a step is computed in one go
+FEW_ROWS = 32  # rows up to which a step is computed in one go
 BURST, BURST_BYTES = 16, 1 << 29
 """The most tokens of a row that are found at once, and the most bytes of weights that are read for them: a wait of ten to twenty
 milliseconds, so that neither a stream of tokens nor who comes next is seen to wait."""

@@ -21,7 +21,7 @@ from lexloom.nn import onednn
 from lexloom.nn.tile import EIGHT, FAST, FOUR, ONE, tile_put
 
 Floats = npt.NDArray[np.float32]
-MOST = 16  # rows; with more a product computes longer than it reads
+MOST = 32  # rows; beyond, a product computes more than it waits for memory, which libraries do as well
 WIDE = 1 << 16  # weights from which it is worth waking threads
 BLOCK = 48  # weight rows that a thread takes at once, or a multiple; whole tiles of all kinds
 _NEAR = 24 << 10  # bytes of weights that are asked for before they are needed
