@@ -66,13 +66,14 @@ class Choice:
     ends: npt.NDArray[np.int64]
 
 
-def choose(scores: Tensor, rule: Rule, uniforms: Tensor, *, compiled: bool) -> Tensor:
-    """(B, V) scores and (B,) numbers in [0, 1) -> (B,) ids.
+def choose(scores: Tensor, rule: Rule, uniforms: Tensor | None, *, compiled: bool) -> Tensor:
+    """(B, V) scores -> (B,) ids.
 
     Args:
+        uniforms: (B,) numbers in [0, 1); None where nothing is drawn.
         compiled: whether a kernel draws; scores are float32 on a CPU then. It may differ in the last digit of a share.
     """
-    if not rule.draws:
+    if uniforms is None:
         return scores.argmax(-1)
     if compiled:
         from lexloom.nn.drawn import drawn  # brings a compiler, which small vocabularies can do without

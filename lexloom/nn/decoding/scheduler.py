@@ -215,7 +215,7 @@ class Scheduler:
             part = scores if group.rows is None else scores[group.rows]
             if group.steps and self._history is not None:
                 part = applied(part, _of(self._history, group.rows), group.steps)
-            uniforms = torch.from_numpy(self._uniforms(group.rows)[0]).to(self.decoder.device)
+            uniforms = torch.from_numpy(self._uniforms(group.rows)[0]).to(self.decoder.device) if group.rule.draws else None
             found = choose(part, group.rule, uniforms, compiled=self._compiled)
             if group.rows is None:
                 tokens = found
