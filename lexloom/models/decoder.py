@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -29,14 +30,14 @@ BURST, BURST_BYTES = 16, 1 << 29
 """The most tokens of a row that are found at once, and the most bytes of weights that are read for them: a wait of ten to twenty
 milliseconds, so that neither a stream of tokens nor who comes next is seen to wait."""
 LEAN_FROM = 1_000_000  # weights from which products of their own kind are worth their compiling
+_MADE: WeakKeyDictionary[Network, tuple[tuple[str, list[int]], Network | None, FusedStep | None]] = WeakKeyDictionary()
 
 
 class _Stepping:
     """What decoders have in common that compute the next token of each row in one go, where the network has the parts for it."""
 
     def __init__(self, network: Network, role: str, max_length: int | None) -> None:
-        self.network = lean(network.eval())
-        self._step = _fused(self.network, role)
+        self.network, self._step = _made(network.eval(), role)
         self.vocabulary: int = len(network.heads[role].weight)  # type: ignore[arg-type]
         self.max_length = min(network.backbone.max_length, max_length or network.backbone.max_length)
 
@@ -152,6 +153,18 @@ def last(hidden: Tensor, mask: Tensor | None) -> Tensor:
         return hidden[:, -1]
     places = torch.arange(mask.shape[1], device=mask.device)
     return hidden[torch.arange(len(hidden), device=hidden.device), torch.where(mask, places, 0).amax(1)]
+
+
+def _made(network: Network, role: str) -> tuple[Network, FusedStep | None]:
+    """The lean form of a network, and its step in one go; made once, as long as its weights stay where they are in memory."""
+    where = role, [tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())]
+    kept = _MADE.get(network)
+    if kept is None or kept[0] != where:
+        slim = lean(network)
+        kept = where, None if slim is network else slim, _fused(slim, role)  # a network that its own entry held would never be let go
+        _MADE[network] = kept
+    _, found, step = kept
+    return network if found is None else found, step
 
 
 def lean(network: Network) -> Network:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -195,6 +197,30 @@ def test_networks_with_other_parts_go_the_long_way() -> None:
     config = kind.Config.read({**kind.TINY, **settings, "activation_function": "tanh"})
     decoder = CausalDecoder(with_linears(Network.build(kind, config, ["causal-lm"], seed=2).eval(), FewRowsLinear))
     assert decoder._step is None
+
+
+@pytest.mark.parametrize("low", [False, True])
+@torch.inference_mode()
+def test_what_decoding_needs_is_made_once_and_let_go(low: bool) -> None:
+    kind = ARCHITECTURES.get("gpt2")
+    made = Network.build(kind, kind.Config.read({**kind.TINY, "vocab_size": 20_000, "n_embd": 60}), ["causal-lm"], seed=2)
+    network: Network = quantized(made) if low else made
+
+    def scores(network: Network) -> torch.Tensor:
+        decoder = CausalDecoder(network)
+        return decoder(ids(2, 1), None, decoder.cache(2, 4))
+
+    before = CausalDecoder(network)._step
+    assert isinstance(before, FusedStep) and CausalDecoder(network, 5)._step is before
+    first = scores(network)
+    network.backbone.norm.weight.mul_(2)  # in place: the step sees it
+    assert CausalDecoder(network)._step is before and torch.allclose(scores(network), 2 * first, atol=1e-5)
+    network.backbone.norm.weight.data = network.backbone.norm.weight / 2  # elsewhere in memory: it is made again
+    assert CausalDecoder(network)._step is not before and torch.allclose(scores(network), first, atol=1e-5)
+    gone = weakref.ref(network)
+    del network, made
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_cache_that_is_full_is_named() -> None:
