@@ -61,6 +61,10 @@ class Batch(Mapping[str, Tensor]):
         """The same batch on another device."""
         return Batch({name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}, self.counts)
 
+    def narrowed(self, widths: Mapping[str, int]) -> Batch:
+        """The same batch with some of its (B, T, …) tensors cut to fewer columns, where the others are padding."""
+        return Batch({name: t[:, : widths[name]].contiguous() if name in widths else t for name, t in self.tensors.items()}, self.counts)
+
     @property
     def size(self) -> int:
         """B, the number of rows, padding rows included."""

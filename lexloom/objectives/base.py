@@ -68,6 +68,7 @@ class Objective:
         roles: the heads it asks the architecture for.
         parts: the names of its losses, each with its weight in the total.
         couples: which rows must not be parted: `row` (none), `group`, `batch`.
+        sides: of rows with several sequences of tokens the names of these, each with the tensors of a batch that are as wide.
     """
 
     Config: ClassVar[type[Config]] = Config
@@ -78,6 +79,7 @@ class Objective:
     roles: ClassVar[tuple[str, ...]] = ()
     parts: Mapping[str, float] = {}
     couples: ClassVar[str] = "row"
+    sides: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, config: Any, vocabulary: Vocabulary) -> None:
         self.config, self.vocabulary = config, vocabulary

@@ -42,6 +42,10 @@ class SeqToSeq(Objective):
     needs = frozenset({"cross-attention"})
     rows = "labelled"
     roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    sides: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "input_ids": ("input_ids", "attention_mask"),
+        "target_ids": ("target_ids", "target_weights"),
+    }
 
     def __init__(self, config: SeqToSeqConfig, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)

@@ -51,6 +51,7 @@ class TextToText(Task):
     plain = True
     classes = False
     cuts = False
+    sides: ClassVar[Mapping[str, tuple[str, ...]]] = SeqToSeq.sides
     SAMPLE: ClassVar[Sequence[Row]] = (
         {"text": "Das Haus ist alt.", "label": "The house is old."},
         {"text": "Guten Morgen!", "label": "Good morning!"},

@@ -126,7 +126,8 @@ class LabelledSource:
         epochs: may be broken, 2.5.
 
     Attributes:
-        padded: whether batches are as long as their bucket, for steps that are compiled for few shapes; else as their longest row.
+        padded: whether batches are as long as their bucket, for steps that are compiled for few shapes; else as their longest row, and of
+            rows with several sides each side as its own longest.
     """
 
     def __init__(self, rows: Sequence[Row], objective: Objective, plan: BucketPlan, *, epochs: float, seed: int, micro_tokens: int) -> None:
@@ -162,10 +163,16 @@ class LabelledSource:
         planned = self.plan.batch(epoch, place)
         micro = smallest(self._micro(planned.size, planned.length), planned.size, parts)
         row_keys, length = keys.key(self.seed, "row", epoch, planned.rows), planned.length if self.padded else planned.longest
+        widths = {} if self.padded else self._widths(planned.rows)
         return [
-            self._batch(planned.rows[a : a + micro], row_keys[a : a + micro], length, micro)
+            self._batch(planned.rows[a : a + micro], row_keys[a : a + micro], length, micro).narrowed(widths)
             for a in range(0, evened(len(planned.rows), micro, parts), micro)[part::parts]
         ]
+
+    def _widths(self, ids: np.ndarray) -> dict[str, int]:
+        """How wide tensors are for the longest sequence of each side: all micro-batches of a step have one shape, whoever has them."""
+        longest = {side: max(len(self.rows[i][side]) for i in ids) for side in self.objective.sides}
+        return {name: longest[side] for side, names in self.objective.sides.items() for name in names}
 
     def _batch(self, ids: np.ndarray, row_keys: keys.Keys, length: int, size: int) -> Batch:
         rows: list[Mapping[str, Any]] = [self.rows[i] for i in ids]

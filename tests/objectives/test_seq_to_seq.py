@@ -17,6 +17,8 @@ from lexloom.models.base import ARCHITECTURES, Network
 from lexloom.objectives.base import Objective, Vocabulary
 from lexloom.objectives.seq_to_seq import ROLE, SeqToSeq, SeqToSeqConfig
 from lexloom.objectives.together import Together
+from lexloom.text.order import BucketPlan
+from lexloom.train.source import LabelledSource
 from lexloom.train.step import Step
 from tests.parity.test_seq_to_seq import greedy
 
@@ -65,6 +67,36 @@ def test_it_is_the_loss_over_all_scores(name: str, smoothing: float) -> None:
     assert not found.get("seq-to-seq unsmoothed", torch.zeros(())).requires_grad
     gradients = [torch.autograd.grad(value, list(model.parameters()), retain_graph=True) for value in (found["seq-to-seq"], expected[0])]
     assert all((a - b).abs().max() <= 1e-9 for a, b in zip(*gradients, strict=True))
+
+
+@kinds
+@torch.no_grad()
+def test_each_side_is_as_wide_as_its_longest_of_a_step(name: str) -> None:
+    """In all micro-batches of it, whoever has them; the losses are those of batches as wide as their bucket."""
+    made = objective()
+    lengths = [(1 + 7 * i % 19, 1 + 5 * i % 11) for i in range(29)]
+    rows = [
+        {side: 3 + keys.integers(keys.key(i, side), n, V - 3) for side, n in zip(("input_ids", "target_ids"), pair, strict=True)}
+        for i, pair in enumerate(lengths)
+    ]
+    plan = BucketPlan([max(pair) for pair in lengths], edges=[8, 20], batch_rows=6, seed=1)
+    wide, narrow = (LabelledSource(rows, made, plan, epochs=1, seed=1, micro_tokens=40) for _ in "ab")
+    narrow.padded = False
+    step, positions = Step(network(name, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0).eval(), made), [0, 0]
+    for number in range(wide.steps):
+        batches, expected = narrow.batches(number), wide.batches(number)
+        longest = [max(int(row.sum()) for batch in expected for row in batch[mask]) for mask in ("attention_mask", "target_weights")]
+        assert {batch["input_ids"].shape[1] for batch in batches} == {longest[0]}
+        assert (
+            {batch["target_ids"].shape[1] for batch in batches} == {batch["target_weights"].shape[1] for batch in batches} == {longest[1]}
+        )
+        shapes = [batch["target_ids"].shape for rank in range(2) for batch in narrow.batches(number, rank, 2)]
+        assert {shape[1] for shape in shapes} == {longest[1]}
+        for batch, whole in zip(batches, expected, strict=True):
+            assert batch.counts == whole.counts
+            assert step(batch.tensors)[ROLE].item() == pytest.approx(step(whole.tensors)[ROLE].item(), rel=1e-5)
+            positions = [n + one["target_ids"].numel() for n, one in zip(positions, (batch, whole), strict=True)]
+    assert positions[0] < 0.8 * positions[1]
 
 
 @kinds
