@@ -102,12 +102,20 @@ def _at(weights, uniform):  # type: ignore[no-untyped-def]
     return last
 
 
+@kernel(error_model="numpy")  # as exact as PyTorch divides
+def penalised(row, tokens, penalty, scores):  # type: ignore[no-untyped-def]
+    """scores ← those of a row, of some tokens divided by the penalty where they are positive, else multiplied."""
+    for token in tokens:
+        score = row[token]
+        scores[token] = score * penalty if score < 0 else score / penalty
+
+
 @kernel(**FAST)
 def drawn_of(row, top, rule, uniform, weights):  # type: ignore[no-untyped-def]
     """The id that is drawn from a row.
 
     Args:
-        row: (V,) scores. top: the best of them. rule: (4,), see `decoding.drawing.Rule`; its temperature is above 0.
+        row: (V,) scores. top: the best of them. rule: (5,), see `decoding.drawing.Rule`; its temperature is above 0.
         uniform: a number in [0, 1). weights: (V,), overwritten.
     """
     temperature, k, share, least = np.float32(rule[0]), np.int64(rule[1]), rule[2], rule[3]
@@ -132,7 +140,7 @@ _drawn = shared(_draw, **FAST)
 
 
 def drawn(scores: Tensor, rule: npt.NDArray[np.float64], uniforms: Tensor) -> Tensor:
-    """(B, V) float32 scores on a CPU and (B,) numbers in [0, 1) -> (B,) ids; of the (4,) rule see `decoding.drawing.Rule`."""
+    """(B, V) float32 scores on a CPU and (B,) numbers in [0, 1) -> (B,) ids; of the (5,) rule see `decoding.drawing.Rule`."""
     rows, found = scores.contiguous(), torch.empty(len(scores), dtype=torch.int64)
     wide = len(rows) > 1 and rows.numel() >= WIDE
     _drawn(rows.numpy(), rule, uniforms.numpy(), torch.empty_like(rows).numpy(), found.numpy(), wide=wide)

@@ -35,7 +35,6 @@ ACTIVATIONS: dict[Callable[[Tensor], Tensor], int] = {
 """Those that the kernel knows."""
 _STATES, _PROJECTED, _FOUND, _INNER, _SCORES = range(5)  # buffers
 _ARRAYS = ("weight", "scales", "bias")
-_NONE = np.empty(0, dtype=np.int64)
 
 
 class _Plan:
@@ -110,7 +109,7 @@ class _Room:
         self.own = torch.empty(threads, *self.buffers[_STATES].shape).numpy()
         numbers, marks = room(rows, max(widths[:_SCORES]) if like.dtype == np.uint8 else 0)
         self.numbers, self.marks = (torch.from_numpy(array)[None].repeat(threads, *[1] * array.ndim).numpy() for array in (numbers, marks))
-        self.weights = np.empty((threads, widths[_SCORES]), dtype=np.float32)
+        self.weights = np.empty((threads, 2, widths[_SCORES]), dtype=np.float32)
         self._counters = np.zeros((0, (threads + 1) * LINE), dtype=np.int64)
 
     def counters(self, phases: int) -> npt.NDArray[np.int64]:
@@ -177,8 +176,8 @@ class FusedStep:
 
     def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
         """(B, 1) new tokens -> (B, V) scores; raises as `Cache.enter_next` does."""
-        scores, rows = torch.empty(len(ids), self.widths[_SCORES]), len(ids)
-        self._run(self._begun(ids, 1), cache, Choice(np.empty((0, 4)), np.empty((1, rows)), _NONE), scores)
+        scores = torch.empty(len(ids), self.widths[_SCORES])
+        self._run(self._begun(ids, 1), cache, Choice.none(len(ids)), scores)
         return scores
 
     def ahead(self, ids: Tensor, cache: Cache, choice: Choice) -> tuple[Tensor, Tensor]:
@@ -211,10 +210,10 @@ class FusedStep:
         room.where[_SCORES, 0] = (room.buffers[_SCORES] if scores is None else scores).data_ptr()
         table = self.choosing if scores is None else self.table
         shape, counters = (self.step.groups, cache.slots + 1, self.step.head_width), room.counters(steps * len(table))
+        chosen = choice.rules, choice.uniforms, choice.ends, choice.ids, choice.lengths
         made: int = step_kernel.run(
             table, self.reals, self.like, room.where, room.own, room.numbers, room.marks, room.weights, cache.addresses,
-            cache.source_places(), shape, tokens, places, self._turned(places, steps), (choice.rules, choice.uniforms, choice.ends),
-            logprobs, counters,
+            cache.source_places(), shape, tokens, places, self._turned(places, steps), chosen, logprobs, counters,
         )  # fmt: skip
         self._rooms[size] = room
         return made, logprobs

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import overload
 
 from lexloom.compute import kernel, shared
-from lexloom.nn.drawn import drawn_of
+from lexloom.nn.drawn import drawn_of, penalised
 from lexloom.nn.few_rows import multiply_rows
 from lexloom.nn.instructions import instruction
 from lexloom.nn.likeliest import likeliest_of
@@ -259,10 +259,16 @@ def _look_across(entry, scale, x, sources, shape, piece, y):  # type: ignore[no-
 @kernel(**FAST)
 def _choose(x, ids, logprobs, choice, weights, step, row):  # type: ignore[no-untyped-def]
     """What a row goes on with."""
-    rules, uniforms, _ = choice
-    token, top, norm = likeliest_of(x[row])
+    (rules, uniforms, _, before, lengths), scores = choice, x[row]
+    token, top, norm = likeliest_of(scores)
+    if rules[row, 4] != 1:
+        penalty, scores = np.float32(rules[row, 4]), weights[1]
+        scores[:] = x[row]
+        penalised(x[row], before[row, : lengths[row]], penalty, scores)
+        penalised(x[row], ids[1 : step + 1, row], penalty, scores)
+        token, top, _ = likeliest_of(scores)
     if rules[row, 0] > 0:
-        token = drawn_of(x[row], top, rules[row], uniforms[step, row], weights)
+        token = drawn_of(scores, top, rules[row], uniforms[step, row], weights[0])
     ids[step + 1, row], logprobs[step, row] = token, x[row, token] - norm
 
 
@@ -275,11 +281,11 @@ def _run(  # type: ignore[no-untyped-def]
         plan: (entries, 18), see `COLUMNS`. reals: (entries, 2), of the norm its eps, and what scores are multiplied by.
         like: an array of the dtype of the weights, float32 or, as `packed.pack` has them, uint8.
         buffers: (n, 2), address and width of (B, width) float32 arrays. own: (threads, B, D) float32.
-        numbers, marks: what `packed.room` gives, one for each thread. weights: (threads, V) float32, to draw with.
+        numbers, marks: what `packed.room` gives, one for each thread. weights: (threads, 2, V) float32, to draw with.
         caches: (layers, 2), addresses of keys and values. shape: G, S and K of these. sources: see `Cache.source_places`.
         ids: (T + 1, B), of which the first are the new tokens; those that a step chooses come behind them.
         places: (B,), the slots of the new tokens. turns: cosines and sines, each (T, B, K), or (T, B, 0) for none.
-        choice: (B, 4) rules, (T, B) numbers in [0, 1) and (E,) ends, see `decoding.drawing.Choice`. logprobs: (T, B), of what is chosen.
+        choice: the arrays of a `decoding.drawing.Choice`, in their order. logprobs: (T, B), of what is chosen.
         counters: (T · entries, (threads + 1) · 8) zeros, see `meeting.py`.
 
     Returns: how many steps were made.

@@ -21,26 +21,28 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class Rule:
-    """What is drawn from; all that there is, as it stands, with (1, 0, 1, 0).
+    """How a token is chosen.
 
     Attributes:
         temperature: what scores are divided by; 0 takes the likeliest.
         k: so many of the best stay; 0 for all.
         share: the fewest stay that have this share together.
         least: those stay that have at least this share of what the best one has.
+        penalty: of tokens that stand in the row already, before all else; 1 for none. `processors.repeated` is that with PyTorch.
     """
 
     temperature: float = 0.0
     k: int = 0
     share: float = 1.0
     least: float = 0.0
+    penalty: float = 1.0
 
     @classmethod
     def of(cls, config: GenerationConfig) -> Rule:
         """What a configuration asks for."""
         if not config.do_sample:
-            return cls()
-        return cls(config.temperature, config.top_k, config.top_p, config.min_p or 0.0)
+            return cls(penalty=config.repetition_penalty)
+        return cls(config.temperature, config.top_k, config.top_p, config.min_p or 0.0, config.repetition_penalty)
 
     @property
     def draws(self) -> bool:
@@ -48,7 +50,7 @@ class Rule:
         return self.temperature > 0
 
     def array(self) -> npt.NDArray[np.float64]:
-        """(4,), for kernels."""
+        """(5,), for kernels."""
         return np.array(astuple(self), dtype=np.float64)
 
 
@@ -57,13 +59,22 @@ class Choice:
     """How some tokens of each row are chosen, one after the other.
 
     Attributes:
-        rules: (B, 4), what `Rule.array` gives. uniforms: (T, B) numbers in [0, 1), of T steps.
+        rules: (B, 5), what `Rule.array` gives. uniforms: (T, B) numbers in [0, 1), of T steps.
         ends: (E,) tokens after which there is no further step.
+        ids, lengths: (B, S) tokens that stand in the rows already, of which so many (B,) count; for rules with a penalty.
     """
 
     rules: npt.NDArray[np.float64]
     uniforms: npt.NDArray[np.float64]
     ends: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+    @classmethod
+    def none(cls, rows: int, steps: int = 1) -> Choice:
+        """The likeliest tokens, up to no end."""
+        rules, nothing = np.tile(Rule().array(), (rows, 1)), np.zeros((rows, 0), dtype=np.int64)
+        return cls(rules, np.zeros((steps, rows)), np.zeros(0, dtype=np.int64), nothing, np.zeros(rows, dtype=np.int64))
 
 
 def choose(scores: Tensor, rule: Rule, uniforms: Tensor | None, *, compiled: bool) -> Tensor:

@@ -68,6 +68,11 @@ class _Group:
     rule: Rule
     ends: Collection[int]
 
+    @property
+    def ruled(self) -> bool:
+        """Whether the rule is all that there is: of the steps it knows the penalty."""
+        return len(self.steps) == (self.rule.penalty != 1.0)
+
 
 class Scheduler:
     """Generates for requests as they come.
@@ -151,21 +156,28 @@ class Scheduler:
     def _burst(self) -> int:
         """How many steps may be found at once."""
         joins = self.waiting and len(self.busy) < self.rows
-        if not self.busy or joins or not isinstance(self.decoder, InBursts) or any(group.steps for group in self._settings()):
+        if not self.busy or joins or not isinstance(self.decoder, InBursts) or not all(group.ruled for group in self._settings()):
             return 1
         return min(self.decoder.burst(len(self.busy)), *(row.most - len(row.made) for row in self.busy))
 
     def _run(self, steps: int) -> None:
         """Some steps at once, up to one with an end."""
         assert isinstance(self.decoder, InBursts)
-        front, groups, rules = self._begun(), self._settings(), np.zeros((len(self.busy), 4))
-        for group in groups:
-            rules[slice(None) if group.rows is None else group.rows.numpy()] = group.rule.array()
-        ends = np.array(sorted({end for group in groups for end in group.ends}), dtype=np.int64)
-        uniforms = self._uniforms(None, steps) if any(group.rule.draws for group in groups) else np.zeros((steps, len(self.busy)))
-        tokens, logprobs = self.decoder.ahead(self._tokens, front, Choice(rules, uniforms, ends))
+        front = self._begun()
+        tokens, logprobs = self.decoder.ahead(self._tokens, front, self._choice(steps))
+        self._append(tokens)
         self._tokens = tokens[-1][:, None]
         self._ahead.extend(zip(tokens.tolist(), logprobs.tolist(), strict=True))
+
+    def _choice(self, steps: int) -> Choice:
+        """What all busy rows ask for."""
+        groups, found = self._settings(), Choice.none(len(self.busy), steps)
+        for group in groups:
+            found.rules[slice(None) if group.rows is None else group.rows.numpy()] = group.rule.array()
+        ends = np.array(sorted({end for group in groups for end in group.ends}), dtype=np.int64)
+        uniforms = self._uniforms(None, steps) if any(group.rule.draws for group in groups) else found.uniforms
+        ids, lengths = (found.ids, found.lengths) if (past := self._history) is None else (past.ids.numpy(), past.lengths.numpy())
+        return Choice(found.rules, uniforms, ends, ids, lengths)
 
     def _read(self) -> Tensor:
         front = self._begun()
@@ -221,7 +233,7 @@ class Scheduler:
                 tokens = found
             else:
                 tokens[group.rows] = found
-        self._append(tokens)
+        self._append(tokens[None])
         return tokens, scores.gather(1, tokens[:, None])[:, 0] - norms
 
     def _settings(self) -> list[_Group]:
@@ -259,10 +271,12 @@ class Scheduler:
         return History(ids.to(device), *(column.contiguous().to(device) for column in numbers.T))
 
     def _append(self, tokens: Tensor) -> None:
+        """Notes the (T, B) tokens of some steps, where anybody asks for them."""
         if (history := self._history) is not None:
-            history.ids.scatter_(1, history.lengths.clamp(max=self.length - 1)[:, None], tokens[:, None])
-            history.lengths.add_(1)
-            history.made.add_(1)
+            places = history.lengths[:, None] + torch.arange(len(tokens), device=tokens.device)
+            history.ids.scatter_(1, places.clamp(max=self.length - 1), tokens.T)
+            history.lengths.add_(len(tokens))
+            history.made.add_(len(tokens))
 
     def _uniforms(self, rows: Tensor | None, steps: int = 1) -> npt.NDArray[np.float64]:
         """(T, B) numbers in [0, 1), of (seed, request, step)."""

@@ -108,9 +108,12 @@ def test_tokens_found_ahead_are_told_one_by_one_whoever_comes_and_goes(rows: int
 
     monkeypatch.setattr(one, "ahead", counting)
     ends = {"eos_token_id": list(range(0, V, 3))}
-    settings: list[dict[str, Any]] = [{}, {**DRAWN, **ends}, {**DRAWN, "top_k": 20, "top_p": 0.8, "min_p": 0.01}, ends, KINDS[2]]
+    narrow = {**DRAWN, "top_k": 20, "top_p": 0.8, "min_p": 0.01}
+    penalised = {"repetition_penalty": 1.4}
+    settings: list[dict[str, Any]] = [{}, {**DRAWN, **ends}, narrow, {**ends, **penalised}, KINDS[3], {**narrow, **penalised}]
     requests = [
-        request(one, number, **settings[number % (5 if number > 25 else 4)], max_new_tokens=1 + 7 * (number % 4)) for number in range(36)
+        request(one, number, **settings[number % 6 if number > 25 else [0, 1, 2, 3, 5][number % 5]], max_new_tokens=1 + 7 * (number % 4))
+        for number in range(36)
     ]
     requests = [replace(asked, stop=lambda ids: len(ids) > 5) if number % 6 == 5 else asked for number, asked in enumerate(requests)]
     scheduler, todo, taken_back = Scheduler(one, rows=rows), list(requests), set[int]()
