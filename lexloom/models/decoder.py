@@ -26,9 +26,9 @@ ROLE, SOURCE_ROLE = "causal-lm", "seq-to-seq"
 WRITING = frozenset({ROLE, SOURCE_ROLE})
 """Roles of networks that write text."""
 FEW_ROWS = 32  # rows up to which a step is computed in one go
-BURST, BURST_BYTES = 16, 1 << 29
-"""The most tokens of a row that are found at once, and the most bytes of weights that are read for them: a wait of ten to twenty
-milliseconds, so that neither a stream of tokens nor who comes next is seen to wait."""
+BURST, BURST_BYTES = 16, 1 << 31
+"""The most tokens of a row that are found at once, and the most bytes of weights that are read for them: a wait of a twentieth of a second
+or two, so that neither a stream of tokens nor who comes next is seen to wait."""
 LEAN_FROM = 1_000_000  # weights from which products of their own kind are worth their compiling
 _MADE: WeakKeyDictionary[Network, tuple[tuple[str, list[int]], Network | None, FusedStep | None]] = WeakKeyDictionary()
 
